@@ -1,0 +1,10 @@
+DROP INDEX IF EXISTS idx_workflow_jobs_due;
+DROP INDEX IF EXISTS idx_workflow_jobs_unfinished;
+DROP INDEX IF EXISTS idx_workflow_jobs_error_code;
+DROP INDEX IF EXISTS idx_workflow_jobs_workflow_name;
+DROP INDEX IF EXISTS idx_workflow_jobs_action;
+DROP INDEX IF EXISTS idx_workflow_jobs_username;
+DROP INDEX IF EXISTS idx_workflow_jobs_user_id;
+DROP INDEX IF EXISTS idx_workflow_jobs_status;
+DROP INDEX IF EXISTS idx_workflow_jobs_created_at;
+CREATE INDEX idx_workflow_jobs_created_at ON llm_workflow_jobs (created_at);

@@ -1,0 +1,169 @@
+"""The way to PostgreSQL: engine, transactions, the database's clock, and what counts as "away".
+
+Everything that means the server can't serve us now (refused, hung, restarting, full, read-only, no free
+connection) leaves here as `ServiceUnavailable`; everything else is a bug and stays what it is.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import asyncpg
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from llm_service.errors import ServiceUnavailable
+from llm_service.logs import get_logger
+
+log = get_logger(__name__)
+
+AWAY_CLASSES = ("08", "53", "57", "58")
+"""SQLSTATE classes: connection, resources (disk, memory, connections), operator (shutdown, timeout), system."""
+READ_ONLY = "25006"
+LOCK_TIMEOUT = "55P03"
+
+
+class Limits(NamedTuple):
+    """How long a process waits for PostgreSQL, in seconds, and how many connections it holds."""
+
+    pool: int
+    connect: float = 2.0
+    wait: float = 2.0
+    command: float = 5.0
+    statement: float = 3.0
+
+
+API_LIMITS = Limits(pool=10)
+WORKER_LIMITS = Limits(pool=10, command=10.0, statement=8.0)
+HEALTH_LIMITS = Limits(pool=1, wait=1.0, command=1.5, statement=1.0)
+"""Health has a connection of its own: it must answer when the pool is exhausted."""
+
+
+def _encode_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Database:
+    """One process's connections.
+
+    `statement()` is for a single statement and commits by itself; `transaction()` is for several. Neither
+    may be open while a model or a webhook is awaited.
+    """
+
+    def __init__(self, url: str, limits: Limits, *, name: str) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=limits.pool,
+            max_overflow=0,
+            pool_timeout=limits.wait,
+            pool_pre_ping=False,
+            json_serializer=_encode_json,
+            json_deserializer=msgspec.json.decode,
+            connect_args={
+                "timeout": limits.connect,
+                "command_timeout": limits.command,
+                "server_settings": {
+                    "application_name": f"llm-service {name}",
+                    "timezone": "UTC",
+                    "statement_timeout": f"{limits.statement}s",
+                    "lock_timeout": "1s",
+                    "idle_in_transaction_session_timeout": "10s",
+                    "jit": "off",
+                },
+            },
+        )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.clock = DatabaseClock(self)
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        with _naming_absence():
+            async with self._autocommit.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        with _naming_absence():
+            async with self.engine.begin() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+class _naming_absence:  # noqa: N801 - reads as a clause: `with _naming_absence()`
+    """Turns every way of being away into `ServiceUnavailable`."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and is_away(error):
+            log.warning("database away", error=type(error).__name__, sqlstate=sqlstate_of(error))
+            raise ServiceUnavailable from error
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error of a statement means "not now" and not "never"."""
+    if isinstance(error, OSError | asyncio.TimeoutError | PoolTimeout | asyncpg.InterfaceError):
+        return True
+    if isinstance(error, asyncpg.InternalClientError):
+        return True  # the connection broke in the middle of the protocol
+    if not isinstance(error, DBAPIError):
+        return False
+    state = sqlstate_of(error)
+    if state is None:
+        return error.connection_invalidated or isinstance(_driver_error(error), OSError | asyncpg.InterfaceError)
+    return state.startswith(AWAY_CLASSES) or state in {READ_ONLY, LOCK_TIMEOUT}
+
+
+def _driver_error(error: DBAPIError) -> BaseException | None:
+    return error.orig.__cause__ if error.orig is not None else None
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The five-character SQLSTATE of a database error, wherever it is wrapped; None where there is none."""
+    seen: BaseException | None = error
+    while seen is not None:
+        state = getattr(seen, "sqlstate", None)
+        if isinstance(state, str):
+            return state
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return None
+
+
+class DatabaseClock:
+    """The database's time without asking it each time.
+
+    Remembers how far the database's `now()` is from this process's monotonic clock, so that a wrong or
+    jumping clock of this machine changes nothing.
+    """
+
+    RESYNC_S = 60.0
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._offset: timedelta | None = None
+        self._synced_at = 0.0
+
+    async def now(self) -> datetime:
+        """The time at the database, timezone-aware, in UTC."""
+        if self._offset is None or time.monotonic() - self._synced_at > self.RESYNC_S:
+            await self._sync()
+        assert self._offset is not None  # noqa: S101 - narrows the type; _sync has set it
+        return _monotonic_moment() + self._offset
+
+    async def _sync(self) -> None:
+        async with self._database.statement() as connection:
+            there = (await connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        self._offset = there - _monotonic_moment()
+        self._synced_at = time.monotonic()
+
+
+def _monotonic_moment() -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(seconds=time.monotonic())
