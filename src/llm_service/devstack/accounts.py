@@ -102,8 +102,8 @@ def _account_below_root(owners: list[int]) -> Account:
         if entry.pw_uid != 0:
             return Account(name, entry.pw_uid, entry.pw_gid, dropped=True)
     raise DevstackError(
-        "PostgreSQL refuses to run as root, and there is neither a `postgres` nor a `nobody` user to run it as. "
-        "Start as an ordinary user, or set DATABASE_URL and REDIS_URL."
+        "PostgreSQL refuses to run as root, and there is neither a `postgres` nor a `nobody` user to run it "
+        "as. Start as an ordinary user, or set DATABASE_URL and REDIS_URL."
     )
 
 

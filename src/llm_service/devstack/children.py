@@ -25,11 +25,12 @@ _PR_SET_PDEATHSIG = 1
 class ChildSpec:
     """What to run, when it counts as ready, and how it is brought down.
 
-    `env` None inherits ours; `log` None lets it write to our own stdout and stderr. `ready` is asked about ten
-    times a second and must answer at once. With `restart` False, or after one of `fatal_exit_codes` (settings
-    that are wrong stay wrong), the child's end is the end of everything. `kill_signal` is what an impatient
-    stop sends first: PostgreSQL has a gentler one than SIGKILL. `parent_death_signal` is sent by Linux when
-    the *thread* that started the child ends, so start children from the main thread; None leaves it out.
+    `env` None inherits ours; `log` None lets it write to our own stdout and stderr. `ready` is asked about
+    ten times a second and must answer at once. With `restart` False, or after one of `fatal_exit_codes`
+    (settings that are wrong stay wrong), the child's end is the end of everything. `kill_signal` is what an
+    impatient stop sends first: PostgreSQL has a gentler one than SIGKILL. `parent_death_signal` is sent by
+    Linux when the *thread* that started the child ends, so start children from the main thread; None
+    leaves it out.
     """
 
     name: str
@@ -49,7 +50,7 @@ class ChildSpec:
 
 
 class Child:
-    """A `ChildSpec` across its restarts. It leads a session of its own, so a Ctrl-C in the terminal passes it by."""
+    """A `ChildSpec` across its restarts, in a session of its own: a terminal's Ctrl-C passes it by."""
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
@@ -70,6 +71,17 @@ class Child:
     def is_ready(self) -> bool:
         return self.is_running and (self.spec.ready is None or self.spec.ready())
 
+    @property
+    def is_due(self) -> bool:
+        return self.restart_at is not None and time.monotonic() >= self.restart_at
+
+    def exit_code(self) -> int | None:
+        """Tell how it ended, until `kill_group` has cleared it away; None while it runs or waits."""
+        return self.process.poll() if self.process else None
+
+    def ends_everything(self, exit_code: int) -> bool:
+        return not self.spec.restart or exit_code in self.spec.fatal_exit_codes
+
     def start(self) -> None:
         """Start it, after clearing away what an earlier life left of its group."""
         spec = self.spec
@@ -77,7 +89,7 @@ class Child:
         if spec.before_start:
             spec.before_start()
         with open_log(spec.log) if spec.log else nullcontext() as output:
-            self.process = subprocess.Popen(  # noqa: PLW1509 -- the one call between fork and exec is prctl
+            self.process = subprocess.Popen(
                 spec.argv,
                 env=spec.env,
                 cwd=spec.cwd,
@@ -85,7 +97,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=die_with_parent(spec.parent_death_signal),
+                preexec_fn=die_with_parent(spec.parent_death_signal),  # noqa: PLW1509 -- it calls prctl only
                 **(spec.account.spawn_as() if spec.account else {}),
             )
         self._started_at = time.monotonic()
@@ -101,7 +113,7 @@ class Child:
         return delay_s
 
     def stop(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ask it to stop, and kill what is left of its group after the grace, or as soon as there is a hurry."""
+        """Ask it to stop; kill what is left of its group after the grace, or when there is a hurry."""
         self.restart_at = None
         try:
             if not in_a_hurry():

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from llm_service.devstack import postgres, redis
 from llm_service.devstack.accounts import Account, choose_account, name_of
 from llm_service.devstack.binaries import PROJECT, shelter, shelter_path
 from llm_service.devstack.errors import DevstackError
@@ -25,26 +24,27 @@ LONGEST_BASE = 50  # a socket's whole path has room for 104 bytes on macOS, 108 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one start of the servers lives, and as whom."""
+    """Where one start of the servers lives, as whom, and how long (see `start_servers`)."""
 
     account: Account
     data: Path
     sockets: Path
     logs: Path
+    throwaway: bool
+    orphan: bool
 
 
-def choose_place(state_dir: Path, *, throwaway: bool, undo: ExitStack) -> Place:
+def open_place(state_dir: Path, undo: ExitStack, *, throwaway: bool, orphan: bool) -> Place:
     account, data = (choose_account([]), None) if throwaway else _durable_data(state_dir)
     run_dir = _open_run_dir(_memory_or_disk(account) if throwaway else _temp_base(account), account, undo)
     if data is None:
-        data = run_dir / "data"
-        account.own_directory(data)
+        data = account.own_directory(run_dir / "data")
     sockets = account.own_directory(run_dir / "s")
-    return Place(account, data, sockets, state_dir / "logs")
+    return Place(account, data, sockets, state_dir / "logs", throwaway, orphan)
 
 
 def prepare_state(state_dir: Path) -> None:
-    """Make the state directory; one made by root lets the servers' account pass through, but not look around."""
+    """Make the state directory; root's lets the servers' account pass through, but not look around."""
     if not state_dir.exists():
         state_dir.mkdir(parents=True)
         state_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -59,7 +59,7 @@ def prepare_state(state_dir: Path) -> None:
 
 @contextmanager
 def lock_state(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory. The lock ends with this process, however it ends; children do not inherit it."""
+    """Hold the state directory until this process ends, however it ends; children do not inherit the lock."""
     with (state_dir / "lock").open("a+") as file:
         if not _try_lock(file):
             file.seek(0)
@@ -72,7 +72,7 @@ def lock_state(state_dir: Path) -> Iterator[None]:
 
 
 def _durable_data(state_dir: Path) -> tuple[Account, Path]:
-    """Data stays where it is; new data goes to the state directory if the servers' account reaches it."""
+    """Leave data where it is; put new data in the state directory if the servers' account reaches it."""
     sheltered = shelter_path(state_dir)
     in_shelter = _data_in(sheltered) if _made_by_root(sheltered) else []
     account = choose_account([*in_shelter, *_data_in(state_dir)])
@@ -124,8 +124,7 @@ def _sweep(base: Path) -> None:
             if not _try_lock(file):
                 continue
             for data in (run_dir / "data").glob("*"):
-                stop_survivor(data / postgres.PID_FILE, data, postgres.STOP_SIGNAL)
-                stop_survivor(data / redis.PID_FILE, data, redis.STOP_SIGNAL)
+                stop_survivor(data)
             shutil.rmtree(run_dir, ignore_errors=True)
 
 

@@ -14,10 +14,9 @@ from llm_service.devstack.accounts import Account
 from llm_service.devstack.binaries import Program, server_environment
 from llm_service.devstack.children import ChildSpec, die_with_parent, open_log
 from llm_service.devstack.errors import DevstackError
-from llm_service.devstack.survivors import stop_survivor
+from llm_service.devstack.places import Place
+from llm_service.devstack.survivors import POSTGRES_STOP, stop_survivor
 
-PID_FILE = "postmaster.pid"
-STOP_SIGNAL = signal.SIGINT  # "fast": ends the connections, then writes a checkpoint
 KILL_SIGNAL = signal.SIGQUIT  # "immediate": ends at once and recovers at the next start
 ROLE, DATABASE, PORT = "llm", "llm_service", 5432
 PROTOCOL_3 = 196608
@@ -25,12 +24,11 @@ PROTOCOL_3 = 196608
 THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-def postgres_child(
-    program: Program, account: Account, *, data: Path, sockets: Path, log: Path, throwaway: bool, orphan: bool
-) -> ChildSpec:
-    """Make the cluster at `data` where there is none yet, and describe the server on it."""
+def postgres_child(program: Program, place: Place) -> ChildSpec:
+    """Make the cluster where there is none yet, and describe the server on it."""
+    data, sockets, log = place.data / program.data_name, place.sockets, place.logs / "postgres.log"
     if not (data / "PG_VERSION").exists():
-        _make_cluster(program, account, data, log, sync=not throwaway)
+        _make_cluster(program, place.account, data, log, sync=not place.throwaway)
     settings = {
         "listen_addresses": "",
         "port": str(PORT),
@@ -39,7 +37,7 @@ def postgres_child(
         "max_connections": "200",
         "timezone": "UTC",
         "log_timezone": "UTC",
-        **(THROWAWAY if throwaway else {}),
+        **(THROWAWAY if place.throwaway else {}),
     }
     options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     return ChildSpec(
@@ -48,10 +46,10 @@ def postgres_child(
         env=server_environment(),
         cwd=Path("/"),
         ready=partial(is_answering, sockets),
-        stop_signal=STOP_SIGNAL,
+        stop_signal=POSTGRES_STOP,
         kill_signal=KILL_SIGNAL,
-        parent_death_signal=None if orphan else STOP_SIGNAL,
-        account=account,
+        parent_death_signal=None if place.orphan else POSTGRES_STOP,
+        account=place.account,
         log=log,
         before_start=partial(_clear_the_way, data, sockets),
     )
@@ -82,10 +80,11 @@ def _make_cluster(program: Program, account: Account, data: Path, log: Path, *, 
     if unfinished.exists():
         shutil.rmtree(unfinished)
     account.own_directory(unfinished)
-    command = [program.path.with_name("initdb"), "-D", unfinished, "-U", ROLE, "-A", "trust", "-E", "UTF8"]
+    initdb = [str(program.path.with_name("initdb")), "-D", str(unfinished), *_locale(program.major)]
+    options = ["-U", ROLE, "-A", "trust", "-E", "UTF8", *([] if sync else ["--no-sync"])]
     with open_log(log) as output:
-        made = subprocess.run(  # noqa: PLW1509 -- as in children.py
-            [*command, *_locale(program.major), *([] if sync else ["--no-sync"])],
+        made = subprocess.run(
+            [*initdb, *options],
             env=server_environment(),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -102,15 +101,15 @@ def _make_cluster(program: Program, account: Account, data: Path, log: Path, *, 
 
 
 def _locale(major: int) -> list[str]:
-    """Choose UTF-8 rules for upper and lower case that are the same on every machine, where the version has them."""
+    """Choose rules for upper and lower case that are the same on every machine, from version 17 on."""
     if major >= 17:
         return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     return ["--locale=C", "--lc-ctype=en_US.UTF-8" if sys.platform == "darwin" else "--lc-ctype=C.UTF-8"]
 
 
 def _clear_the_way(data: Path, sockets: Path) -> None:
-    """Remove lock files of a server that is gone; PostgreSQL believes them if the pid lives, whoever has it now."""
-    stop_survivor(data / PID_FILE, data, STOP_SIGNAL)
+    """Remove lock files of a server that is gone: PostgreSQL believes them if anyone has the pid now."""
+    stop_survivor(data)
     (sockets / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
 
 

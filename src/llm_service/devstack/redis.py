@@ -1,32 +1,28 @@
 """Prepares a Redis (or Valkey) server on a private Unix socket, as a child process."""
 
-import signal
 import socket
 from functools import partial
 from pathlib import Path
 
-from llm_service.devstack.accounts import Account
 from llm_service.devstack.binaries import Program, server_environment
 from llm_service.devstack.children import ChildSpec
-from llm_service.devstack.survivors import stop_survivor
+from llm_service.devstack.places import Place
+from llm_service.devstack.survivors import REDIS_PID_FILE, REDIS_STOP, stop_survivor
 
-PID_FILE = "server.pid"
-STOP_SIGNAL = signal.SIGTERM  # writes what is still in memory, then ends
 DATABASES = 64  # test runners take one each
 
 DURABLE = {"appendonly": "yes", "appendfsync": "everysec"}
 THROWAWAY = {"appendonly": "no"}
 
 
-def redis_child(
-    program: Program, account: Account, *, data: Path, sockets: Path, log: Path, throwaway: bool, orphan: bool
-) -> ChildSpec:
+def redis_child(program: Program, place: Place) -> ChildSpec:
+    data = place.account.own_directory(place.data / program.data_name)
     settings = {
         "port": "0",
-        "unixsocket": str(socket_path(sockets)),
+        "unixsocket": str(socket_path(place.sockets)),
         "unixsocketperm": "700",
         "dir": str(data),
-        "pidfile": str(data / PID_FILE),
+        "pidfile": str(data / REDIS_PID_FILE),
         "daemonize": "no",
         "databases": str(DATABASES),
         "save": "",
@@ -34,20 +30,19 @@ def redis_child(
         "maxmemory-policy": "noeviction",
         # The command line keeps naming the data directory, which is how a survivor is known.
         "set-proc-title": "no",
-        **(THROWAWAY if throwaway else DURABLE),
+        **(THROWAWAY if place.throwaway else DURABLE),
     }
-    account.own_directory(data)
     return ChildSpec(
         name=program.family,
         argv=[str(program.path), *(word for key, value in settings.items() for word in (f"--{key}", value))],
         env=server_environment(),
         cwd=Path("/"),
-        ready=partial(is_answering, socket_path(sockets)),
-        stop_signal=STOP_SIGNAL,
-        parent_death_signal=None if orphan else STOP_SIGNAL,
-        account=account,
-        log=log,
-        before_start=partial(stop_survivor, data / PID_FILE, data, STOP_SIGNAL),
+        ready=partial(is_answering, socket_path(place.sockets)),
+        stop_signal=REDIS_STOP,
+        parent_death_signal=None if place.orphan else REDIS_STOP,
+        account=place.account,
+        log=place.logs / "redis.log",
+        before_start=partial(stop_survivor, data),
     )
 
 

@@ -11,7 +11,7 @@ from llm_service.devstack.accounts import require_passwd_entry
 from llm_service.devstack.binaries import Prefer, find_postgres, find_redis, make_runnable
 from llm_service.devstack.children import Child, ChildSpec
 from llm_service.devstack.errors import DevstackError
-from llm_service.devstack.places import Place, choose_place, lock_state, prepare_state
+from llm_service.devstack.places import lock_state, open_place, prepare_state
 
 START_WAIT_S = 60.0
 START_ATTEMPTS = 3  # what a killed PostgreSQL left in memory may need a moment to go
@@ -54,25 +54,26 @@ def start_servers(
     """Start the servers whose URL is not given, wait until they answer, and make the database.
 
     Durable data is kept in `state_dir`, or in /var/tmp where the servers' account cannot reach that, and the
-    directory is locked. Throwaway data is gone at `stop`, would not survive a crash, and takes no lock. Logs are
-    in `state_dir`/logs either way. `orphan` lets servers outlive a killed supervisor, as they do on macOS.
+    directory is locked. Throwaway data is gone at `stop`, would not survive a crash, and takes no lock. Logs
+    are in `state_dir`/logs either way. `orphan` lets servers outlive a killed supervisor, as on macOS.
     Call it from the main thread: Linux ends the servers together with the thread that started them.
     """
-    state_dir = state_dir.absolute()
     try:
         with ExitStack() as undo:
-            prepare_state(state_dir)
+            prepare_state(state_dir := state_dir.absolute())
             if not throwaway:
                 undo.enter_context(lock_state(state_dir))
+            if database_url is not None and redis_url is not None:
+                return Servers(database_url, redis_url, (), undo.pop_all())
+            place = open_place(state_dir, undo, throwaway=throwaway, orphan=orphan)
             children: list[Child] = []
-            if database_url is None or redis_url is None:
-                place = choose_place(state_dir, throwaway=throwaway, undo=undo)
             if redis_url is None:  # first, because it gets ready while initdb works
-                children.append(_start(_redis_spec(place, prefer, throwaway=throwaway, orphan=orphan), undo))
+                program = make_runnable(find_redis(prefer), place.account)
+                children.append(_start(redis.redis_child(program, place), undo))
             if database_url is None:
-                children.append(
-                    _start(_postgres_spec(place, prefer, throwaway=throwaway, orphan=orphan), undo)
-                )
+                require_passwd_entry()
+                program = make_runnable(find_postgres(prefer), place.account)
+                children.append(_start(postgres.postgres_child(program, place), undo))
             for child in children:
                 _wait_until_ready(child)
             if database_url is None:
@@ -85,36 +86,9 @@ def start_servers(
             )
     except PermissionError as error:
         raise DevstackError(
-            f"The servers could not be started: {error}. Root without the right to change users cannot start them; "
-            "start as an ordinary user, or set DATABASE_URL and REDIS_URL."
+            f"The servers could not be started: {error}. Start as the user who owns these files (as root, "
+            "only with the right to change users), or set DATABASE_URL and REDIS_URL."
         ) from error
-
-
-def _redis_spec(place: Place, prefer: Prefer, *, throwaway: bool, orphan: bool) -> ChildSpec:
-    program = make_runnable(find_redis(prefer), place.account)
-    return redis.redis_child(
-        program,
-        place.account,
-        data=place.data / program.data_name,
-        sockets=place.sockets,
-        log=place.logs / "redis.log",
-        throwaway=throwaway,
-        orphan=orphan,
-    )
-
-
-def _postgres_spec(place: Place, prefer: Prefer, *, throwaway: bool, orphan: bool) -> ChildSpec:
-    require_passwd_entry()
-    program = make_runnable(find_postgres(prefer), place.account)
-    return postgres.postgres_child(
-        program,
-        place.account,
-        data=place.data / program.data_name,
-        sockets=place.sockets,
-        log=place.logs / "postgres.log",
-        throwaway=throwaway,
-        orphan=orphan,
-    )
 
 
 def _start(spec: ChildSpec, undo: ExitStack) -> Child:

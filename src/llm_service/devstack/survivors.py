@@ -1,7 +1,7 @@
 """Finds the servers a killed supervisor left behind, by pid file, and stops them.
 
-Linux stops them by itself (see `children.die_with_parent`); macOS does not. A pid in a file proves nothing: after a
-container restart it often names another process, so the command line must name the data directory too.
+Linux stops them by itself (see `children.die_with_parent`); macOS does not. A pid in a file proves nothing:
+after a container restart it often names another process, so the command line must name the data as well.
 """
 
 import os
@@ -12,29 +12,39 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+POSTGRES_PID_FILE, REDIS_PID_FILE = "postmaster.pid", "server.pid"
+POSTGRES_STOP = signal.SIGINT  # "fast": ends the connections, then writes a checkpoint
+REDIS_STOP = signal.SIGTERM  # writes what is still in memory, then ends
+
 STOP_WAIT_S = 20.0
 KILL_WAIT_S = 5.0
 
 
-def stop_survivor(pid_file: Path, data: Path, stop_signal: signal.Signals) -> None:
-    """Stop the server that `pid_file` names if it serves `data`; drop the file either way."""
-    pid = _read_pid(pid_file)
-    if pid is not None:
-        for number, seconds in ((stop_signal, STOP_WAIT_S), (signal.SIGKILL, KILL_WAIT_S)):
-            if not _serves(pid, data):
-                break
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-            _wait_for_end(pid, data, seconds)
-    pid_file.unlink(missing_ok=True)
+def stop_survivor(data: Path) -> None:
+    """Stop a server that still serves `data`, and drop its pid file, true or stale."""
+    for name, stop_signal in ((POSTGRES_PID_FILE, POSTGRES_STOP), (REDIS_PID_FILE, REDIS_STOP)):
+        pid = _read_pid(data / name)
+        if pid is not None:
+            _stop(pid, data, stop_signal)
+        (data / name).unlink(missing_ok=True)
 
 
 def _read_pid(pid_file: Path) -> int | None:
     try:
-        first_line = pid_file.read_text().split("\n", 1)[0].strip()
+        first_line = pid_file.read_text().partition("\n")[0].strip()
     except FileNotFoundError:
         return None
     return int(first_line) if first_line.isdigit() else None
+
+
+def _stop(pid: int, data: Path, stop_signal: signal.Signals) -> None:
+    for number, seconds in ((stop_signal, STOP_WAIT_S), (signal.SIGKILL, KILL_WAIT_S)):
+        deadline = time.monotonic() + seconds
+        with suppress(ProcessLookupError):
+            if _serves(pid, data):
+                os.kill(pid, number)
+        while _serves(pid, data) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def _serves(pid: int, data: Path) -> bool:
@@ -51,9 +61,3 @@ def _command_line(pid: int) -> str:
             return ""
     found = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
     return found.stdout.decode(errors="replace")
-
-
-def _wait_for_end(pid: int, data: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while _serves(pid, data) and time.monotonic() < deadline:
-        time.sleep(0.02)
