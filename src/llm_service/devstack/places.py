@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -118,14 +118,15 @@ def _open_run_dir(base: Path, account: Account, undo: ExitStack) -> Path:
 def _sweep(base: Path) -> None:
     """Remove our directories whose run is over, and stop servers that still run in them."""
     for run_dir in base.glob(f"{RUN_PREFIX}*"):
-        if run_dir.is_symlink() or run_dir.stat().st_uid != os.geteuid() or not (run_dir / "lock").exists():
-            continue
-        with (run_dir / "lock").open() as file:
-            if not _try_lock(file):
+        with suppress(FileNotFoundError):  # its own run removes it at this moment, or has not locked it yet
+            if run_dir.is_symlink() or run_dir.stat().st_uid != os.geteuid():
                 continue
-            for data in (run_dir / "data").glob("*"):
-                stop_survivor(data)
-            shutil.rmtree(run_dir, ignore_errors=True)
+            with (run_dir / "lock").open() as file:
+                if not _try_lock(file):
+                    continue
+                for data in (run_dir / "data").glob("*"):
+                    stop_survivor(data)
+                shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _try_lock(file: TextIO) -> bool:

@@ -21,7 +21,8 @@ KILL_SIGNAL = signal.SIGQUIT  # "immediate": ends at once and recovers at the ne
 ROLE, DATABASE, PORT = "llm", "llm_service", 5432
 PROTOCOL_3 = 196608
 
-THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# Commits still reach the kernel, so what was acknowledged survives a killed server; not a power cut.
+THROWAWAY = {"fsync": "off", "full_page_writes": "off"}
 
 
 def postgres_child(program: Program, place: Place) -> ChildSpec:
