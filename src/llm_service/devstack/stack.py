@@ -54,8 +54,8 @@ def start_servers(
     """Start the servers whose URL is not given, wait until they answer, and make the database.
 
     Durable data is kept in `state_dir`, or in /var/tmp where the servers' account cannot reach that, and the
-    directory is locked. Throwaway data is gone at `stop`, would not survive a power cut, and takes no lock. Logs
-    are in `state_dir`/logs either way. `orphan` lets servers outlive a killed supervisor, as on macOS.
+    directory is locked. Throwaway data is gone at `stop`, would not survive a power cut, and takes no lock.
+    Logs are in `state_dir`/logs either way. `orphan` lets servers outlive a killed supervisor, as on macOS.
     Call it from the main thread: Linux ends the servers together with the thread that started them.
     """
     try:
