@@ -88,7 +88,8 @@ def _stop_all(everyone: Sequence[Child], signals: "_Signals") -> None:
 def _how(exit_code: int) -> str:
     if exit_code >= 0:
         return f"exit code {exit_code}"
-    return f"killed by {signal.Signals(-exit_code).name}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"killed by {known.get(-exit_code, -exit_code)}"
 
 
 def _keep_talking(on_line: Callable[[str], None]) -> Callable[[str], None]:
@@ -137,5 +138,5 @@ class _Signals:
             os.read(self._reader, 512)
 
     def _on_stop(self, number: int, _: object) -> None:
-        self.in_a_hurry = self.stop_requested and number == signal.SIGINT
+        self.in_a_hurry |= self.stop_requested and number == signal.SIGINT
         self.stop_requested = True

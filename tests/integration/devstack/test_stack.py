@@ -13,11 +13,13 @@ from redis import Redis
 from tests.integration.devstack.conftest import StartStack
 from tests.integration.devstack.processes import children_of, fetch, is_alive
 
+from llm_service import devstack
 from llm_service.devstack import DevstackError, Servers, start_servers
 from llm_service.devstack.binaries import shelter_path
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can start as somebody else")
 ELSEWHERE = "somewhere://else"
+SOURCE = Path(devstack.__file__).parents[2]
 NOBODY_GROUP = pwd.getpwnam("nobody").pw_gid
 
 
@@ -133,10 +135,10 @@ def test_a_redis_that_does_not_run_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_without_any_redis_the_message_says_what_to_install(tmp_path: Path) -> None:
-    code = "from llm_service.devstack.binaries import find_redis; find_redis()"
+    code = "import sys; from llm_service.devstack import binaries; sys.path.clear(); binaries.find_redis()"
     found = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        env={"PATH": str(tmp_path), "PYTHONPATH": "src"},
+        [sys.executable, "-c", code],
+        env={"PATH": str(tmp_path), "PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
         check=False,
@@ -150,7 +152,7 @@ def test_root_in_a_private_directory_with_a_strict_umask_starts_cold_and_warm(
     closed_dir: Path, start_stack: StartStack
 ) -> None:
     hide_wheels_in(closed_dir / "site")
-    environment = {**os.environ, "PYTHONPATH": f"{closed_dir / 'site'}:src"}
+    environment = {**os.environ, "PYTHONPATH": f"{closed_dir / 'site'}:{SOURCE}"}
     for _ in ("cold", "warm"):
         stack = start_stack(closed_dir / "state", umask=0o077, env=environment)
         facts = stack.read_until("pids")
@@ -224,5 +226,4 @@ def test_an_ordinary_user_is_refused_what_root_made(
 
 def ordinary_environment() -> dict[str, str]:
     installed = Path(asyncpg.__file__).parent.parent
-    source = Path(__file__).parents[3] / "src"
-    return {"PATH": os.environ["PATH"], "PYTHONPATH": f"{source}:{installed}"}
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": f"{SOURCE}:{installed}"}
