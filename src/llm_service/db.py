@@ -6,14 +6,15 @@ connection) leaves here as `ServiceUnavailable`; everything else is a bug and st
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 import msgspec
 import sqlalchemy as sa
+import stamina
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -22,6 +23,8 @@ from llm_service.errors import ServiceUnavailable
 from llm_service.logs import get_logger
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 AWAY_CLASSES = ("08", "53", "57", "58")
 """SQLSTATE classes: connection, resources (disk, memory, connections), operator (shutdown, timeout), system."""
@@ -40,7 +43,9 @@ class Limits(NamedTuple):
 
 
 API_LIMITS = Limits(pool=10)
-WORKER_LIMITS = Limits(pool=10, command=10.0, statement=8.0)
+WORKER_LIMITS = Limits(pool=10, wait=10.0, command=10.0, statement=8.0)
+BEAT_LIMITS = Limits(pool=2, command=4.0, statement=4.0)
+"""The heartbeat has its own too, and gives up before the next beat: a hung connection must not hang it."""
 HEALTH_LIMITS = Limits(pool=1, wait=1.0, command=1.5, statement=1.0)
 """Health has a connection of its own: it must answer when the pool is exhausted."""
 
@@ -167,3 +172,16 @@ class DatabaseClock:
 
 def _monotonic_moment() -> datetime:
     return datetime.fromtimestamp(0, UTC) + timedelta(seconds=time.monotonic())
+
+
+async def insist(write: Callable[[], Awaitable[T]]) -> T:
+    """Repeat a write while the database is away, until it is done or the caller is cancelled.
+
+    For writes of a lease's holder: the heartbeat cancels it when the lease could be somebody else's.
+    """
+    async for attempt in stamina.retry_context(
+        on=ServiceUnavailable, attempts=None, timeout=None, wait_initial=0.05, wait_max=1.0, wait_jitter=0.2
+    ):
+        with attempt:
+            return await write()
+    raise AssertionError("stamina yields until it returns or raises")

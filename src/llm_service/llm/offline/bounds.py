@@ -27,26 +27,28 @@ NEUTRAL = {
 """What stands where a value of a format must stand and none was found."""
 SHAPES = {
     "date-time": re.compile(
-        r"\b\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T[01]\d:[0-5]\d:[0-5]\d(?:Z|[+-]0\d:[0-5]\d)", re.A
+        r"\b\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T[01]\d:[0-5]\d:[0-5]\d(?:Z|[+-]0\d:[0-5]\d)",
+        re.ASCII,
     ),
-    "date": re.compile(r"\b[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b", re.A),
+    "date": re.compile(r"\b[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])\b", re.ASCII),
     "email": re.compile(
-        r"(?<![\w.+-])\w[\w+-]{0,63}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,3}\.[a-z]{2,20}\b", re.A | re.I
+        r"(?<![\w.+-])\w[\w+-]{0,63}@[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,3}\.[a-z]{2,20}\b",
+        re.ASCII | re.IGNORECASE,
     ),
-    "uuid": re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.A),
-    "uri": re.compile(r"https?://[^\s<>\"')\]]{1,500}", re.A),
-    "decimal": re.compile(r"(?<![\w.,])\d{1,15}(?:\.\d{1,6})?(?![\w])", re.A),
+    "uuid": re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.ASCII),
+    "uri": re.compile(r"https?://[^\s<>\"')\]]{1,500}", re.ASCII),
+    "decimal": re.compile(r"(?<![\w.,])\d{1,15}(?:\.\d{1,6})?(?![\w])", re.ASCII),
 }
 
 
 def format_of(schema: dict[str, Any]) -> str | None:
-    """The format, also when strict mode moved it into the description."""
+    """Return the format, also when strict mode moved it into the description."""
     told = FORMAT.search(schema.get("description", ""))
     return schema.get("format") or (told[1] if told else None)
 
 
 def find_format(form: str, text: str) -> str | None:
-    """The first value of the format in `text`."""
+    """Return the first value of the format in `text`."""
     shape = SHAPES.get(form)
     found = shape.search(text) if shape else None
     return found[0] if found else None
@@ -63,17 +65,11 @@ def fit_text(text: str, schema: dict[str, Any]) -> str:
 
 
 def find_pattern(pattern: str, texts: list[str]) -> str | None:
-    """The first of the texts, or of their words, that satisfies the pattern."""
+    """Return the first of the texts, or of their words, that satisfies the pattern."""
     wanted = re.compile(pattern)
-    tried = [*texts, *(word for text in texts for word in text.split()[:PATTERN_TRIALS])]
-    return next(
-        (
-            each
-            for each in [*tried, *(word for text in texts for word in words_of(text)[:PATTERN_TRIALS])]
-            if wanted.search(each[:500])
-        ),
-        None,
-    )
+    parts = [word for text in texts for word in text.split()[:PATTERN_TRIALS]]
+    bare = [word for text in texts for word in words_of(text)[:PATTERN_TRIALS]]
+    return next((each for each in [*texts, *parts, *bare] if wanted.search(each[:500])), None)
 
 
 def allows_number(number: float, schema: dict[str, Any]) -> bool:
@@ -84,7 +80,7 @@ def allows_number(number: float, schema: dict[str, Any]) -> bool:
 
 
 def neutral_number(schema: dict[str, Any], *, whole: bool) -> float:
-    """Zero, or the allowed number closest to it."""
+    """Return zero, or the allowed number closest to it."""
     low, high = _range(schema)
     step = schema.get("multipleOf") or (1 if whole else 0)
     nearest = min(max(0.0, low), high)

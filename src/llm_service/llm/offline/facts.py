@@ -15,6 +15,7 @@ from llm_service.llm.offline.text import (
     split_sentences,
     stem,
     stems,
+    word_set,
     words_of,
 )
 
@@ -22,6 +23,9 @@ READ_CHARACTERS = 30_000
 READ_VALUES = 1_000
 FOCUS_KEYS = ("heading", "section", "topic", "focus", "question", "subject")
 PEOPLE_KEYS = ("family_size", "people", "persons", "household_size", "group_size", "participants", "guests")
+UNITS = word_set(
+    "days hours minutes weeks months years km miles metres litres kg people persons eur usd percent"
+)
 DAY_KEYS = ("duration_days", "days", "number_of_days", "duration")
 
 
@@ -50,14 +54,11 @@ class Facts:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Facts":
-        named: list[Fact] = []
-        budget = [READ_CHARACTERS, READ_VALUES]
-        for fact in _flatten(values, budget):
-            named.append(fact)
+        named = list(_flatten(values, [READ_CHARACTERS, READ_VALUES]))
         return cls(named, [fact.value for fact in named if _is_prose(fact.value)])
 
     def get(self, name: str) -> Any:
-        """The value under this name, or under one that ends in the same word; None when there is none."""
+        """Return the value under this name, or one ending in the same word; None when there is none."""
         wanted = _key_stems(name)
         exact = next((fact.value for fact in self.named if _key_stems(fact.key) == wanted), None)
         if exact is not None or not wanted:
@@ -112,18 +113,34 @@ class Facts:
 
     @cached_property
     def particulars(self) -> str:
-        """The short values in one line: "Location: Brno; family size: 4; duration days: 7."."""
-        short = [fact for fact in self.background if len(tell(fact.value)) <= 60 and tell(fact.value)]
-        told = [f"{label(fact.key).lower()}: {tell(fact.value)}" for fact in short[:6]]
-        return finish(capitalize("; ".join(told)))
+        """The short values in one line: "Location: Brno; family size: 4; duration: 7 days."."""
+        told = [say(fact) for fact in self.background if 0 < len(tell(fact.value)) <= 40]
+        return finish(capitalize("; ".join(told[:6])))
+
+    @cached_property
+    def focus_stems(self) -> frozenset[str]:
+        """The words of the focus; for the name of a value also those of the value. Empty without a focus."""
+        if self.focus is None:
+            return frozenset()
+        wanted = _key_stems(self.focus.value)
+        value = next((fact.value for fact in self.background if _key_stems(fact.key) == wanted), None)
+        return stems(f"{self.focus.value} {tell(value)}")
 
     @cached_property
     def stems(self) -> frozenset[str]:
         return stems(" ".join([*self.texts, *self.statements]))
 
 
+def say(fact: Fact) -> str:
+    """Say a value under its name: "family size: 4", "duration: 7 days"."""
+    words = label(fact.key).lower().split()
+    if len(words) > 1 and words[-1] in UNITS and isinstance(fact.value, int | float):
+        return f"{' '.join(words[:-1])}: {tell(fact.value)} {words[-1]}"
+    return f"{' '.join(words)}: {tell(fact.value)}"
+
+
 def tell(value: Any) -> str:
-    """A value in words: lists as enumerations, objects by their name."""
+    """Put a value in words: lists as enumerations, objects by their name."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

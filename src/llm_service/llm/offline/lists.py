@@ -15,16 +15,18 @@ from llm_service.llm.offline.text import (
     label,
     pick_telling,
     split_sentences,
-    stem,
+    stem_set,
     stems,
     unique,
+    word_set,
     words_of,
 )
 
 MOST_SEEDS = 40
 MOST_TELLING = 6
 MOST_TOPICS = 8
-SELECTIVE = frozenset("recommended selected chosen suggested matching relevant best top fitting".split())
+SUPPLY_WORDS = stem_set("supply water food storage stock")
+SELECTIVE = word_set("recommended selected chosen suggested matching relevant best top fitting")
 
 Seed = dict[str, Any]
 """What is known of one entry: `text` is the entry as a sentence, `name` the thing in few words."""
@@ -36,14 +38,10 @@ def find_seeds(name: str, description: str, parts: str, facts: Facts) -> list[Se
     if given:
         return given[:MOST_SEEDS]
     for cues in (name, parts, description):
-        reader = _choose_reader(_cues(cues))
+        reader = _choose_reader(stem_set(label(cues)))
         if reader is not None:
             return reader(facts)[:MOST_SEEDS]
     return _find_anything(facts)[:MOST_SEEDS]
-
-
-def _cues(text: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words_of(label(text)))
 
 
 def _choose_reader(cues: frozenset[str]) -> Callable[[Facts], list[Seed]] | None:
@@ -51,7 +49,7 @@ def _choose_reader(cues: frozenset[str]) -> Callable[[Facts], list[Seed]] | None
 
 
 def _given(name: str, facts: Facts) -> list[Seed]:
-    """The caller's own list of that name; of a "recommended" one, those that touch the rest of the facts."""
+    """Return the caller's own list of that name; of a "recommended" one what touches the other facts."""
     value = facts.get(name)
     if isinstance(value, str) and len(words_of(name)) == 1 and facts.focus is None:
         value = split_sentences(value) if len(split_sentences(value)) > 1 else None
@@ -70,13 +68,16 @@ def _select(seeds: list[Seed], value: list[Any], facts: Facts) -> list[Seed]:
 
 
 def _to_seed(entry: Any) -> Seed:
+    """Keep an object's own values; `text` tells it in a sentence, `reason` what it is and holds."""
     if not isinstance(entry, dict):
         return {"name": capitalize(tell(entry)), "text": capitalize(tell(entry))}
-    details = [tell(value) for key, value in entry.items() if key != "name" and tell(value)]
     listed = [tell(entry[key]) for key in entry if key.casefold() in ITEM_KEYS and tell(entry[key])]
-    holds = f"Holds {', '.join(listed)}" if listed else None
-    text = finish(". ".join(filter(None, [tell(entry.get("name")), *details])))
-    return {"reason": finish(holds) if holds else None} | entry | {"text": text}
+    described = entry.get("description")
+    reasons = [described.rstrip(" .")] if isinstance(described, str) else []
+    reasons += [f"holds {', '.join(listed)}"] if listed else []
+    details = [tell(value) for key, value in entry.items() if key != "name" and tell(value)]
+    text = finish(": ".join(filter(None, [tell(entry.get("name")), "; ".join(details)])))
+    return {"reason": finish("; ".join(reasons)) or None} | entry | {"text": text}
 
 
 def _find_people(facts: Facts) -> list[Seed]:
@@ -97,20 +98,32 @@ def _find_places(facts: Facts) -> list[Seed]:
 
 
 def _find_actions(facts: Facts) -> list[Seed]:
-    """What the text asks for, closest to the focus first; failing that, to prepare for the focus itself."""
-    about = stems(facts.focus.value) if facts.focus else frozenset()
+    """Find what the text asks for, close to the focus if there is one; failing that, plan for the focus."""
+    about = facts.focus_stems
     asked = [each for each in facts.sentences if readers.is_imperative(each) or readers.is_kind("duty", each)]
-    near = [sentence for sentence in asked if not about or stems(sentence) & about]
-    actions = _store_water(facts, about) + [_to_action(sentence) for sentence in near or asked]
-    if facts.focus and not near:
-        actions = [f"Plan for {facts.focus.value.rstrip(' .')}: {facts.particulars}", *actions]
+    near = [each for each in asked if not about or stems(each) & about or about & SUPPLY_WORDS]
+    actions = _store_water(facts, about) + [_to_action(sentence) for sentence in near]
+    actions += _have_ready(facts, about)
+    if facts.focus and not actions:
+        actions = [f"Plan for {facts.focus.value.rstrip(' .')} ({facts.particulars.rstrip(' .')})"]
     return [{"text": finish(action), "name": action} for action in unique(actions)]
 
 
 def _store_water(facts: Facts, about: frozenset[str]) -> list[str]:
     litres = compute_litres(facts)
-    near = not about or bool(about & _cues("supply supplies water food storage stock"))
+    near = not about or bool(about & SUPPLY_WORDS)
     return [f"Store {litres} litres of drinking water"] if litres is not None and near else []
+
+
+def _have_ready(facts: Facts, about: frozenset[str]) -> list[str]:
+    """Name the caller's own sets of things whose description touches the focus."""
+    entries = [each for fact in facts.background if isinstance(fact.value, list) for each in fact.value]
+    sets = [_to_seed(each) for each in entries if isinstance(each, dict) and "name" in each]
+    return [
+        f"Have {each['name']} ready: {each['reason']}"
+        for each in sets
+        if each["reason"] and stems(each["text"]) & about
+    ]
 
 
 def _to_action(sentence: str) -> str:
@@ -133,7 +146,7 @@ def _find_topics(facts: Facts) -> list[Seed]:
 
 
 def _is_short(entry: Any) -> bool:
-    return isinstance(entry, str) and 0 < len(words_of(entry)) <= 4
+    return isinstance(entry, str) and 0 < len(words_of(entry)) <= 3
 
 
 def _find_names(facts: Facts) -> list[str]:
@@ -169,31 +182,27 @@ def _all_text(facts: Facts) -> str:
     return "\n".join([*facts.sentences, *facts.statements])
 
 
-def _words(words: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words.split())
-
-
 READERS: tuple[tuple[frozenset[str], Callable[[Facts], list[Seed]]], ...] = (
-    (_words("meeting gathering assembly rendezvous"), _find_meeting_places),
-    (_words("phones telephones"), _matches(find_phones)),
-    (_words("emails"), _matches(lambda text: readers.EMAIL.findall(text))),
-    (_words("urls links websites"), _matches(lambda text: readers.URL.findall(text))),
-    (_words("dates deadlines"), _matches(lambda text: readers.DATE.findall(text))),
-    (_words("times"), _matches(lambda text: readers.TIME.findall(text))),
-    (_words("numbers figures amounts"), _matches(lambda text: NUMBER.findall(text))),
-    (_words("contacts people persons members attendees participants"), _find_people),
-    (_words("places locations venues towns cities"), _find_places),
-    (_words("alternatives options variants detours"), find_alternatives),
-    (_words("cautions warnings hazards dangers risks"), find_cautions),
-    (_words("steps directions instructions legs route"), find_steps),
-    (_words("roads streets highways"), _matches(readers.find_roads)),
-    (_words("checklist supplies supply items materials ingredients equipment quantity"), find_supplies),
-    (_words("actions tasks todos measures recommendations duties"), _find_actions),
-    (_words("headings sections chapters topics themes keywords tags outline"), _find_topics),
-    (_words("names entities"), lambda facts: [_with_sentence(name, facts) for name in _find_names(facts)]),
+    (stem_set("meeting gathering assembly rendezvous"), _find_meeting_places),
+    (stem_set("phones telephones"), _matches(find_phones)),
+    (stem_set("emails"), _matches(readers.EMAIL.findall)),
+    (stem_set("urls links websites"), _matches(readers.URL.findall)),
+    (stem_set("dates deadlines"), _matches(readers.DATE.findall)),
+    (stem_set("times"), _matches(readers.TIME.findall)),
+    (stem_set("numbers figures amounts"), _matches(NUMBER.findall)),
+    (stem_set("contacts people persons members attendees participants"), _find_people),
+    (stem_set("places locations venues towns cities"), _find_places),
+    (stem_set("alternatives options variants detours"), find_alternatives),
+    (stem_set("cautions warnings hazards dangers risks"), find_cautions),
+    (stem_set("steps directions instructions legs route"), find_steps),
+    (stem_set("roads streets highways"), _matches(readers.find_roads)),
+    (stem_set("checklist supplies supply items materials ingredients equipment quantity"), find_supplies),
+    (stem_set("actions tasks todos measures recommendations duties"), _find_actions),
+    (stem_set("headings sections chapters topics themes keywords tags outline"), _find_topics),
+    (stem_set("names entities"), lambda facts: [_with_sentence(name, facts) for name in _find_names(facts)]),
     (
-        _words("questions"),
+        stem_set("questions"),
         lambda facts: [{"text": each, "name": each} for each in facts.sentences if each.endswith("?")],
     ),
-    (_words("points facts highlights sentences quotes findings summary"), _find_telling),
+    (stem_set("points facts highlights sentences quotes findings summary"), _find_telling),
 )

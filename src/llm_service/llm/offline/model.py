@@ -1,4 +1,4 @@
-"""The model `offline` behind the same protocol as a provider's: it extracts, counts and lists, it knows nothing."""
+"""The model `offline` as a provider among others: it extracts, counts and lists, and knows nothing."""
 
 import msgspec
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from llm_service.llm.offline.text import STOP_WORDS, WORD, capitalize, finish, split_sentences
+from llm_service.llm.offline.text import STOP_WORDS, WORD, capitalize, finish, split_sentences, word_set
 
 PHONE = re.compile(r"(?<![\w.,])[+(]{0,2}\d[\d ()./\u2010-\u2015-]{4,20}\d(?!\w)")
 SHORT_PHONE = re.compile(
@@ -22,21 +22,26 @@ ROLE = re.compile(
     r"|(?:half-)?(?:sister|brother)(?:-in-law)?|wife|husband|partner|spouse|fianc[eé]e?|girlfriend|boyfriend"
     r"|aunt(?:ie)?|uncle|cousin|niece|nephew|grandparents|neighbou?rs?|best friend|family friend|friend"
     r"|colleague|co-worker|boss|manager|teacher|headteacher|coach|babysitter|nanny|carer|caregiver|caretaker"
-    r"|landlord|landlady|housemate|roommate|family doctor|doctor|GP|general practitioner|pa?ediatrician|dentist"
-    r"|nurse|midwife|pharmacist|pharmacy|hospital|clinic|vet|veterinarian|lawyer|priest|pastor|mayor|plumber"
-    r"|electrician|mechanic|locksmith|insurer|insurance|police(?: station)?|sheriff|fire (?:brigade|department"
-    r"|station|service)|firefighters|ambulance|rescue(?: service)?|mountain rescue|coast ?guard|civil protection"
-    r"|poison (?:control|cent(?:er|re)|line)|emergency (?:services?|number|line|room)|red cross|school"
-    r"|kindergarten|nursery|(?:gas|power|electricity|water|utility) (?:company|supplier|line|emergency)"
+    r"|landlord|landlady|housemate|roommate|family doctor|doctor|GP|general practitioner|pa?ediatrician"
+    r"|dentist|nurse|midwife|pharmacist|pharmacy|hospital|clinic|vet|veterinarian|lawyer|priest|pastor|mayor"
+    r"|plumber|electrician|mechanic|locksmith|insurer|insurance|police(?: station)?|sheriff"
+    r"|fire (?:brigade|department|station|service)|firefighters|ambulance|rescue(?: service)?"
+    r"|mountain rescue|coast ?guard"
+    r"|civil protection|poison (?:control|cent(?:er|re)|line)|emergency (?:services?|number|line|room)"
+    r"|red cross|school|kindergarten|nursery"
+    r"|(?:gas|power|electricity|water|utility) (?:company|supplier|line|emergency)"
     r"|town hall|city hall|municipality|embassy|hotline|helpline|taxi|tow truck|employer|secretary|warden)\b",
     re.IGNORECASE,
 )
-TITLES = frozenset("dr mr mrs ms miss prof mudr mgr ing sir father sister pastor officer".split())
-PLACE_WORDS = frozenset(
-    """street st road rd avenue ave lane square park school hospital library church station bridge river hill
-    hotel centre center hall university town city village county street market museum mall airport""".split()
+TITLES = word_set("dr mr mrs ms miss prof mudr mgr ing sir father sister pastor officer")
+PLACE_WORDS = word_set(
+    """
+    street st road rd avenue ave lane square park school hospital library church station bridge
+    river hill hotel centre center hall university town city village county street market museum
+    mall airport
+    """
 )
-PLACE_CUES = frozenset("in at near from to on of via towards toward through around behind under".split())
+PLACE_CUES = word_set("in at near from to on of via towards toward through around behind under")
 PRONOUN = re.compile(r"\b(?:her|his|their|she|he|they|it|its)\b", re.IGNORECASE)
 
 
@@ -91,9 +96,7 @@ def _group(clause: str) -> list[dict[str, Mark]]:
     groups: list[dict[str, Mark]] = []
     previous: Mark | None = None
     for mark in marks:
-        if not groups or previous is None or mark.kind in groups[-1]:
-            groups.append({})
-        elif _starts_anew(mark, previous, groups[-1], clause[previous.end : mark.start]):
+        if previous is None or _starts_anew(mark, previous, groups[-1], clause[previous.end : mark.start]):
             groups.append({})
         groups[-1][mark.kind] = mark
         previous = mark
@@ -101,9 +104,10 @@ def _group(clause: str) -> list[dict[str, Mark]]:
 
 
 def _starts_anew(mark: Mark, previous: Mark, group: dict[str, Mark], gap: str) -> bool:
+    if mark.kind in group or len(gap) > 60:
+        return True
     complete = "phone" in group and len(group) > 1
-    apart = len(gap) > 60
-    return apart or (mark.kind != "phone" and complete and previous.kind == "phone" and "(" not in gap)
+    return complete and previous.kind == "phone" and "(" not in gap
 
 
 def _to_person(clause: str, group: dict[str, Mark]) -> Person | None:
@@ -113,9 +117,7 @@ def _to_person(clause: str, group: dict[str, Mark]) -> Person | None:
     called = name.text if name else capitalize(role.text) if role else _name_before(clause, phone)
     title = role is None and name is not None and name.text.casefold().startswith(("dr ", "dr. ", "mudr"))
     known_as = role.text if role else "doctor" if title else None
-    return Person(
-        name=called, role=known_as, phone=phone.text if phone else None, sentence=_without_phones(clause)
-    )
+    return Person(name=called, role=known_as, phone=phone.text if phone else None, sentence=finish(clause))
 
 
 def _is_full_name(name: Mark | None) -> bool:
@@ -128,44 +130,31 @@ def _name_before(clause: str, phone: Mark | None) -> str:
     return capitalize(" ".join(words[-3:])) or (phone.text if phone else "")
 
 
-def _without_phones(clause: str) -> str:
-    bare = clause
-    for phone in find_phones(clause):
-        bare = bare.replace(phone, "")
-    return finish(re.sub(r" ?\( ?\)|,(?= ?(?:,|$))|(?<= ) ", "", bare))
-
-
 def _merge(known: Person, again: Person) -> Person:
     return msgspec.structs.replace(known, role=known.role or again.role, phone=known.phone or again.phone)
 
 
 def _mark(clause: str) -> list[Mark]:
     phones = _mark_phones(clause)
-    names = _mark_names(clause)
-    roles = [
-        Mark(m.start(), m.end(), "role", m[0])
-        for m in ROLE.finditer(clause)
-        if not any(name.start <= m.start() < name.end for name in names)
-    ]
-    return _keep_names(clause, names, roles, phones) + roles + phones
+    roles = [Mark(m.start(), m.end(), "role", m[0]) for m in ROLE.finditer(clause)]
+    names = [name for name in _mark_names(clause, roles) if _is_person(clause, name, roles, phones)]
+    return names + roles + phones
 
 
 def _mark_phones(text: str) -> list[Mark]:
-    found = [Mark(m.start(), m.end(), "phone", m[0].strip(" ./-")) for m in PHONE.finditer(text)]
     cued = bool(SHORT_PHONE_CUE.search(text))
     least = 5 if cued else 7
-    kept = [
-        _close_bracket(mark)
-        for mark in found
-        if least <= sum(c.isdecimal() for c in mark.text) <= 15 and not DATE.fullmatch(mark.text)
-    ]
-    taken = {mark.start for mark in kept}
-    short = SHORT_PHONE.finditer(text) if cued else iter(())
-    spans = [(mark.start, mark.end) for mark in kept]
-    for m in short:
-        if m.start() not in taken and not any(start <= m.start() < end for start, end in spans):
-            kept.append(Mark(m.start(), m.end(), "phone", m[0]))
+    found = [Mark(m.start(), m.end(), "phone", m[0].strip(" ./-")) for m in PHONE.finditer(text)]
+    kept = [_close_bracket(mark) for mark in found if _is_phone(mark.text, least)]
+    inside = {place for mark in kept for place in range(mark.start, mark.end)}
+    if cued:
+        short = [Mark(m.start(), m.end(), "phone", m[0]) for m in SHORT_PHONE.finditer(text)]
+        kept += [mark for mark in short if mark.start not in inside]
     return sorted(kept, key=lambda mark: mark.start)
+
+
+def _is_phone(text: str, least: int) -> bool:
+    return least <= sum(c.isdecimal() for c in text) <= 15 and not DATE.fullmatch(text)
 
 
 def _close_bracket(mark: Mark) -> Mark:
@@ -173,19 +162,20 @@ def _close_bracket(mark: Mark) -> Mark:
     return Mark(mark.start, mark.end, "phone", mark.text.lstrip("(")) if unbalanced else mark
 
 
-def _mark_names(clause: str) -> list[Mark]:
+def _mark_names(clause: str, roles: list[Mark]) -> list[Mark]:
+    """Mark runs of words with a capital that are neither a role nor a place."""
+    taken = {place for role in roles for place in range(role.start, role.end)}
     runs: list[list[re.Match[str]]] = []
     for word in WORD.finditer(clause):
-        if not _could_be_name(word[0]):
+        if word.start() in taken or not _could_be_name(word[0]):
             continue
         if runs and _joins(clause[runs[-1][-1].end() : word.start()], runs[-1][-1][0]):
             runs[-1].append(word)
         else:
             runs.append([word])
     named = [run for run in runs if not any(word[0].casefold() in PLACE_WORDS for word in run)]
-    return [
-        Mark(run[0].start(), run[-1].end(), "name", clause[run[0].start() : run[-1].end()]) for run in named
-    ]
+    spans = [(run[0].start(), run[-1].end()) for run in named]
+    return [Mark(start, end, "name", clause[start:end]) for start, end in spans]
 
 
 def _could_be_name(word: str) -> bool:
@@ -194,11 +184,7 @@ def _could_be_name(word: str) -> bool:
 
 
 def _joins(gap: str, previous: str) -> bool:
-    return gap == " " or (gap == ". " and (len(previous) == 1 or previous.casefold() in TITLES))
-
-
-def _keep_names(clause: str, names: list[Mark], roles: list[Mark], phones: list[Mark]) -> list[Mark]:
-    return [name for name in names if _is_person(clause, name, roles, phones)]
+    return gap in (" ", "-") or (gap == ". " and (len(previous) == 1 or previous.casefold() in TITLES))
 
 
 def _is_person(clause: str, name: Mark, roles: list[Mark], phones: list[Mark]) -> bool:
@@ -207,8 +193,6 @@ def _is_person(clause: str, name: Mark, roles: list[Mark], phones: list[Mark]) -
         return False
     if name.text.split()[0].rstrip(".").casefold() in TITLES:
         return True
-    if ROLE.fullmatch(name.text):
-        return False
     beside_role = any(_beside(name, role) for role in roles)
     beside_phone = any(0 <= phone.start - name.end <= 24 for phone in phones)
     full = " " in name.text and (name.start > 0 or beside_phone or beside_role)

@@ -26,19 +26,21 @@ INSTRUCTION = re.compile(
 )
 COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
 WANTED = re.compile(
-    r"\b(\d|one|two|three|four|five|six|seven|eight) (?:short )?(?:sentence|point|bullet)", re.I
+    r"\b(\d|one|two|three|four|five|six|seven|eight) (?:short )?(?:sentence|point|bullet)", re.IGNORECASE
 )
 
 
 def answer_in_prose(facts: Facts) -> str:
-    """A short extract of what was sent, about what it asks; a bare question is named as such."""
+    """Return a short extract of what was sent, about what it asks; a bare question is named as such."""
     instruction, material = _divide(facts)
     if not material:
         return _decline(instruction)
     most = _count_wanted(instruction)
     chosen = pick_telling(material, most, stems(instruction))
     extract = [clip(finish(sentence), 300) for sentence in chosen]
-    separator = "\n" if len(chosen) > 1 and re.search(r"\b(?:list|bullet|point)", instruction, re.I) else " "
+    separator = (
+        "\n" if len(chosen) > 1 and re.search(r"\b(?:list|bullet|point)", instruction, re.IGNORECASE) else " "
+    )
     told = separator.join(f"- {each}" if separator == "\n" else each for each in extract)
     return "\n\n".join(filter(None, [told, _name_particulars("\n".join(material))]))
 
@@ -66,7 +68,7 @@ def _decline(instruction: str) -> str:
     topics = [word for word in words if not is_imperative(word) and not INSTRUCTION.fullmatch(word)]
     about = f" The prompt is about: {', '.join(topics[:MOST_NAMED])}." if topics else ""
     return (
-        "The offline model only works on the text it is given, and this prompt holds none beside the question."
+        "The offline model only works on the text it is given; this prompt holds a question and no text."
         + about
     )
 

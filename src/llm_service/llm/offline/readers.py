@@ -3,30 +3,37 @@
 import re
 from collections.abc import Iterable
 
-from llm_service.llm.offline.text import WORD, capitalize, unique
+from llm_service.llm.offline.text import WORD, capitalize, unique, word_set
 
 MEETING = re.compile(
-    r"\b(?:meet|meets|meeting|gather|gathers|gathering|assembl[ey]\w{0,4}|rendezvous|regroup)\b", re.I
+    r"\b(?:meet|meets|meeting|gather|gathers|gathering|assembl[ey]\w{0,4}|rendezvous|regroup)\b",
+    re.IGNORECASE,
 )
-AT_PLACE = re.compile(r":|\b(?:at|is|by|near|under|behind|beside|outside|inside|in front of)\b", re.I)
-IN_PLACE = re.compile(r"\b(?:in|on)\b", re.I)
+AT_PLACE = re.compile(
+    r":|\b(?:at|is|by|near|under|behind|beside|outside|inside|in front of)\b", re.IGNORECASE
+)
+IN_PLACE = re.compile(r"\b(?:in|on)\b", re.IGNORECASE)
 PLACE_END = re.compile(
-    r"[,;!?(]|\.(?: |$)| (?:if|when|because|unless|after|before|should|since|then|but)\b", re.I
+    r"[,;!?(]|\.(?: |$)| (?:if|when|because|unless|after|before|should|since|then|but)\b", re.IGNORECASE
 )
-ARTICLE = re.compile(r"^(?:the|a|an|our|my) ", re.I)
-PLACE = re.compile(r"\b(?:in|at|near|from|to|towards?|via|through)\s+(?:the\s+)?", re.I)
+ARTICLE = re.compile(r"^(?:the|a|an|our|my) ", re.IGNORECASE)
+PLACE = re.compile(r"\b(?:in|at|near|from|to|towards?|via|through)\s+(?:the\s+)?", re.IGNORECASE)
 
 ROAD = re.compile(
-    r"\b(?:[A-Z]{1,2}[- ]?\d{1,4}[A-Za-z]?|(?:Route|Highway|Motorway|Interstate|Autobahn|Road|Hwy)\.? \d{1,4})\b"
+    r"\b(?:[A-Z]{1,2}[- ]?\d{1,4}[A-Za-z]?|[IVX]{1,3}/\d{1,4}"
+    r"|(?:Route|Highway|Motorway|Interstate|Autobahn|Road|Hwy)\.? \d{1,4})\b"
 )
 STREET = re.compile(r"\b(?:Street|Road|Avenue|Lane|Boulevard|Drive|Highway|Bridge|Tunnel|Parkway|Bypass)\b")
 DISTANCE = re.compile(
-    r"(?<![\w.,])(\d{1,5}(?:[.,]\d{1,3})?) ?(km|kilomet(?:er|re)s?|mi|miles?|m|met(?:er|re)s?)\b", re.I
+    r"(?<![\w.,])(\d{1,5}(?:[.,]\d{1,3})?) ?(km|kilomet(?:er|re)s?|mi|miles?|m|met(?:er|re)s?)\b",
+    re.IGNORECASE,
 )
 QUANTITY = re.compile(
-    r"(?<![\w.,])\d{1,7}(?:[.,]\d{1,3})? ?(?:x\b|×|litres?|liters?|l\b|ml\b|kg\b|g\b|grams?|cans?|bottles?|boxes"
-    r"|box|packs?|packets?|pieces?|pcs|pairs?|sets?|rolls?|tablets?|bags?|metres?|meters?|m\b|sheets?|days?)?",
-    re.I,
+    r"(?<![\w.,])\d{1,7}(?:[.,]\d{1,3})? ?(?:x\b|\u00d7|litres?|liters?|l\b|ml\b|kg\b|g\b|grams?"
+    r"|cans?|bottles?"
+    r"|boxes|box|packs?|packets?|pieces?|pcs|pairs?|sets?|rolls?|tablets?|bags?"
+    r"|metres?|meters?|m\b|sheets?|days?)?",
+    re.IGNORECASE,
 )
 DATE = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 TIME = re.compile(r"\b(?:[01]?\d|2[0-3]):[0-5]\d\b")
@@ -35,40 +42,47 @@ URL = re.compile(r"https?://[^\s<>\"')\]]{1,500}")
 NEED = re.compile(
     r"\b(?:needs?|requires?|takes?|uses?|depends? on|relies on)\s+(?:an?\s|the\s|his\s|her\s|their\s|some\s)?"
     r"([^.,;:!?()]{2,60})",
-    re.I,
+    re.IGNORECASE,
 )
 KINDS = {
     "caution": re.compile(
         r"\b(?:avoid|closed|closure|careful|caution|danger\w{0,3}|warn\w{0,3}|beware|risk\w?|ic[ey]|snow\w?|fog"
-        r"|flood\w{0,3}|blocked|road ?works?|construction|do not|don['’]t|never|slippery|steep|narrow|toll|tolls"
+        r"|flood\w{0,3}|blocked|road ?works?|construction|do not"
+        r"|don['\u2019]t|never"
+        r"|slippery|steep|narrow|tolls?"
         r"|watch (?:out|for)|hazard\w?|unsafe|traffic|damaged|allerg\w{1,3})\b",
-        re.I,
+        re.IGNORECASE,
     ),
     "alternative": re.compile(
         r"\b(?:alternative\w{0,2}|instead|otherwise|or else|another (?:way|route|option)|could also|can also"
-        r"|backup|back-up|plan b|fall ?back|in case .{1,60} closed|if .{1,60} (?:closed|blocked|full|fails?))\b",
-        re.I,
+        r"|backup|back-up|plan b|fall ?back|in case .{1,60} closed"
+        r"|if .{1,60} (?:closed|blocked|full|fails?))\b",
+        re.IGNORECASE,
     ),
     "move": re.compile(
         r"\b(?:take|follow|turn|drive|continue|exit|head|keep|go|cross|merge|leave|join|stay|via|pass|stop|fill up"
         r"|refuel|rest|change|start|arrive)\b",
-        re.I,
+        re.IGNORECASE,
     ),
     "duty": re.compile(
-        r"\b(?:must|should|have to|has to|needs?|remember|make sure|do not|don['’]t|please)\b", re.I
+        r"\b(?:must|should|have to|has to|needs?|remember|make sure|do not|don['\u2019]t|please)\b",
+        re.IGNORECASE,
     ),
     "question": re.compile(r"\?\s*$"),
 }
-IMPERATIVES = frozenset(
-    """add avoid bring buy call charge check clean close collect contact cover create decide do drink drive eat
-    evacuate fill find follow get give go help hide inform install keep learn leave list listen lock make meet
-    move open order pack plan prepare protect put read remove repair report rest save secure send set share shut
-    start stay stop store switch take tell test turn unplug update use wait wash watch water write""".split()
+IMPERATIVES = word_set(
+    """
+    add avoid bring buy call charge check clean close collect contact cover create decide do drink
+    drive eat evacuate fill find follow get give go help hide inform install keep learn leave list
+    listen lock make meet move open order pack plan prepare protect put read remove repair report
+    rest save secure send set share shut start stay stop store switch take tell test turn unplug
+    update use wait wash watch water write
+    """
 )
 
 
 def find_meeting_places(sentences: Iterable[str]) -> list[tuple[str, str]]:
-    """Where people meet, as (place, sentence it stands in)."""
+    """Return where people meet, as (place, sentence it stands in)."""
     found: dict[str, tuple[str, str]] = {}
     for sentence in sentences:
         cue = MEETING.search(sentence)
@@ -91,7 +105,7 @@ def _cut_places(rest: str) -> list[str]:
 
 
 def find_places(text: str) -> list[str]:
-    """Names with a capital after a word of place: "in Brno", "near Main Street"."""
+    """Return names with a capital after a word of place: "in Brno", "near Main Street"."""
     return unique(
         [name for cue in PLACE.finditer(text) if (name := _read_name(text[cue.end() : cue.end() + 60]))]
     )
@@ -100,14 +114,16 @@ def find_places(text: str) -> list[str]:
 def _read_name(text: str) -> str:
     end = 0
     for word in WORD.finditer(text):
-        if text[end : word.start()] not in ("", " ") or not (word[0][0].isupper() or word[0][0].isdigit()):
+        if text[end : word.start()] not in ("", " ", "-") or not (
+            word[0][0].isupper() or word[0][0].isdigit()
+        ):
             break
         end = word.end()
     return text[:end] if end and text[0].isupper() else ""
 
 
 def find_roads(text: str) -> list[str]:
-    """Road numbers, and streets by name."""
+    """Return road numbers, and streets by name."""
     numbered = [(m.start(), m[0]) for m in ROAD.finditer(text)]
     named = [(m.start(), name) for m in STREET.finditer(text) if (name := _street_name(text, m))]
     return unique([name for _, name in sorted(numbered + named)])
@@ -123,7 +139,7 @@ def _street_name(text: str, street: re.Match[str]) -> str:
 
 
 def find_distance_km(text: str) -> float | None:
-    """The first distance, in kilometres."""
+    """Return the first distance, in kilometres."""
     found = DISTANCE.search(text)
     if found is None:
         return None
@@ -133,7 +149,7 @@ def find_distance_km(text: str) -> float | None:
 
 
 def find_needs(sentence: str) -> list[str]:
-    """What somebody needs, takes or uses: "needs insulin and a fridge" gives both."""
+    """Return what somebody needs, takes or uses: "needs insulin and a fridge" gives both."""
     found = [part for need in NEED.finditer(sentence) for part in re.split(r" and (?:an? |the )?", need[1])]
     return [capitalize(part.strip()) for part in found if part.strip()]
 

@@ -14,7 +14,7 @@ THEN = re.compile(r",? (?:and )?(?:then|afterwards|after that),? |; ")
 
 
 def find_steps(facts: Facts) -> list[dict[str, Any]]:
-    """The route between two places when both are given, else the instructions in the text."""
+    """Return the route between two places when both are given, else the instructions in the text."""
     origin, destination = _get_text(facts, ORIGIN_KEYS), _get_text(facts, DESTINATION_KEYS)
     told = [part for sentence in facts.sentences if _leads(sentence) for part in _split(sentence)]
     if origin and destination:
@@ -29,12 +29,16 @@ def find_alternatives(facts: Facts) -> list[dict[str, Any]]:
 
 
 def find_cautions(facts: Facts) -> list[dict[str, Any]]:
-    """What the caller wants avoided, and every sentence that warns."""
+    """Return what the caller wants avoided, and every sentence that warns."""
     avoided = facts.get("avoid")
     listed = avoided if isinstance(avoided, list) else []
     told = [f"Avoid {entry}" for entry in listed if isinstance(entry, str)]
-    warnings = [each for each in facts.sentences if is_kind("caution", each) and each not in listed]
+    warnings = [each for each in facts.sentences if _warns(each) and each not in listed]
     return [{"text": finish(text), "name": text} for text in told + warnings]
+
+
+def _warns(sentence: str) -> bool:
+    return is_kind("caution", sentence) and not is_kind("alternative", sentence)
 
 
 def to_step(text: str) -> dict[str, Any]:

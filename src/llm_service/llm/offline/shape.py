@@ -7,7 +7,7 @@ MOST_DEPTH = 120
 
 
 def measure(definitions: dict[str, Any]) -> dict[str, float]:
-    """The least height of every definition, `inf` for one that can never be complete."""
+    """Return the least height of every definition, `inf` for one that can never be complete."""
     heights = dict.fromkeys(definitions, math.inf)
     for _ in range(len(definitions) + 1):
         found = {name: height(part, heights) for name, part in definitions.items()}
@@ -18,7 +18,7 @@ def measure(definitions: dict[str, Any]) -> dict[str, float]:
 
 
 def height(schema: dict[str, Any], heights: dict[str, float], depth: int = 0) -> float:
-    """Levels of the smallest value of `schema`, given those of the definitions."""
+    """Return the levels of the smallest value of `schema`, given those of the definitions."""
     if depth > MOST_DEPTH:
         return math.inf
     if "$ref" in schema:

@@ -1,15 +1,24 @@
 """What a household should have, and how much: computed from people and days, then what the caller named."""
 
+import re
 from typing import Any
 
 from llm_service.llm.offline.facts import Facts, tell
-from llm_service.llm.offline.readers import QUANTITY, find_needs
-from llm_service.llm.offline.text import capitalize, finish
+from llm_service.llm.offline.readers import find_needs
+from llm_service.llm.offline.text import capitalize, finish, word_set
 
 LITRES_A_DAY = 3
 MEALS_A_DAY = 3
-ITEM_KEYS = frozenset(
-    "items item contents contains products supplies materials ingredients equipment parts".split()
+ITEM_KEYS = word_set("items item contents contains products supplies materials ingredients equipment parts")
+TIMES = "\u00d7"
+COUNTED = re.compile(
+    rf"(\d{{1,6}}) ?(?:x|{TIMES}) ?(\D.*)"
+    r"|(\d{1,6} ?[a-z]{1,10}) of (.+)"
+    r"|(\d{1,6}) (\D.*)",
+    re.IGNORECASE,
+)
+SIZED = re.compile(
+    r"\d{1,6} ?(?:litres?|liters?|l|ml|kg|g|m|cm|w|wh|mah|v|met(?:er|re)s?|inch|gallons?)\b", re.IGNORECASE
 )
 
 
@@ -34,19 +43,15 @@ def _compute(facts: Facts) -> list[dict[str, Any]]:
     if litres is None:
         return []
     meals = round(litres / LITRES_A_DAY * MEALS_A_DAY)
-    each = f"{tell(facts.people)} people × {tell(facts.days)} days"
+    each = f"{tell(facts.people)} people {TIMES} {tell(facts.days)} days"
     return [
-        _supply("Drinking water", f"{litres} litres", f"{each} × {LITRES_A_DAY} litres"),
-        _supply("Food", f"{meals} meals", f"{each} × {MEALS_A_DAY} meals"),
+        _supply("Drinking water", f"{litres} litres", f"{each} {TIMES} {LITRES_A_DAY} litres"),
+        _supply("Food", f"{meals} meals", f"{each} {TIMES} {MEALS_A_DAY} meals"),
     ]
 
 
 def _read_needs(facts: Facts) -> list[dict[str, Any]]:
-    return [
-        _supply(need, _quantity_in(need), sentence)
-        for sentence in facts.sentences
-        for need in find_needs(sentence)
-    ]
+    return [_supply(need, None, sentence) for sentence in facts.sentences for need in find_needs(sentence)]
 
 
 def _read_items(facts: Facts) -> list[dict[str, Any]]:
@@ -68,8 +73,8 @@ def _from_group(group: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _from_item(item: Any, owner: str | None) -> dict[str, Any]:
-    name = tell(item)
-    return _supply(name, _quantity_in(name), f"Part of {owner}" if owner else None)
+    name, quantity = _divide(tell(item))
+    return _supply(name, quantity, f"Part of {owner}" if owner else None)
 
 
 def _supply(name: str, quantity: str | None, reason: str | None) -> dict[str, Any]:
@@ -82,9 +87,13 @@ def _supply(name: str, quantity: str | None, reason: str | None) -> dict[str, An
     }
 
 
-def _quantity_in(name: str) -> str | None:
-    found = QUANTITY.search(name)
-    return found[0].strip() if found else None
+def _divide(item: str) -> tuple[str, str | None]:
+    """Tell "10 batteries" and "2 kg of rice" into thing and quantity; a "20 litre canister" is one thing."""
+    found = COUNTED.fullmatch(item)
+    if found is None or (SIZED.match(item) and found[4] is None):
+        return item, None
+    quantity, name = (group for group in found.groups() if group is not None)
+    return name, quantity
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -3,21 +3,30 @@
 import re
 from collections import Counter
 
-BREAK = re.compile(r"(?<=[.!?…。！？])[ ]|\n")
+BREAK = re.compile(r"(?<=[.!?…。\uff01\uff1f])[ ]|\n")
 SPACES = re.compile(r"[^\S\n]+")
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-NUMBER = re.compile(r"(?<![\w.,])[-+]?\d{1,15}(?:[.,]\d{1,6})?(?![\w])")
-ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st no nr tel ing mudr mgr e.g i.e etc approx ca vs jr sr ave rd ph fr phone ext".split()
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+NUMBER = re.compile(r"(?<![\w.,:])[-+]?\d{1,15}(?:[.,]\d{1,6})?(?!\w|:\d)")
+
+
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ABBREVIATIONS = word_set(
+    "dr mr mrs ms prof st no nr tel ing mudr mgr e.g i.e etc approx ca vs jr sr ave rd ph fr phone ext"
 )
-STOP_WORDS = frozenset(
-    """a about above after again all also am an and any are as at be because been before being below between
-    both but by call can could did do does doing down during each either few for from further had has have
-    having he her here hers him his how i if in into is it its just let lets live lives make may me meet might
-    more most must my near need needs no nor not now number of off on once only or other our out over own per
-    please put ring same she should since so some such take tell than that the their them then there these
-    they this those through to too under until up us use very was we were what when where which while who
-    whom why will with would you your yours""".split()
+STOP_WORDS = word_set(
+    """
+    a about above after again all also am an and any are as at be because been before being below
+    between both but by call can could did do does doing down during each either few for from
+    further had has have having he her here hers him his how i if in into is it its just let lets
+    live lives make may me meet might more most must my near need needs no nor not now number of off
+    on once only or other our out over own per please put ring same she should since so some such
+    take tell than that the their them then there these they this those through to too under until
+    up us use very was we were what when where which while who whom why will with would you your
+    yours
+    """
 )
 
 
@@ -55,14 +64,21 @@ def words_of(text: str) -> list[str]:
 def stem(word: str) -> str:
     """Fold case and the commonest endings, so that `Roads` meets `road` and `flooding` meets `flood`."""
     folded = word.casefold()
-    for ending, rest in (("ies", "y"), ("ing", ""), ("ses", "s"), ("ches", "ch"), ("s", ""), ("ed", "")):
-        if folded.endswith(ending) and len(folded) - len(ending) >= 3 and not folded.endswith("ss"):
-            return folded[: -len(ending)] + rest
+    if folded.endswith("ies"):
+        return folded[:-3] + "y" if len(folded) > 4 else folded
+    for ending in ("s", "ing", "ed", "e"):
+        if folded.endswith(ending) and not folded.endswith("ss") and len(folded) - len(ending) >= 3:
+            folded = folded.removesuffix(ending)
     return folded
 
 
+def stem_set(text: str) -> frozenset[str]:
+    """Return the stems of every word."""
+    return frozenset(stem(word) for word in words_of(text))
+
+
 def stems(text: str) -> frozenset[str]:
-    """The stems of the words that carry meaning."""
+    """Return the stems of the words that carry meaning."""
     return frozenset(stem(word) for word in words_of(text) if word.casefold() not in STOP_WORDS)
 
 

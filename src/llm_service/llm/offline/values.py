@@ -9,7 +9,7 @@ from llm_service.llm.offline import readers
 from llm_service.llm.offline.facts import Fact, Facts, tell
 from llm_service.llm.offline.lists import Seed
 from llm_service.llm.offline.people import find_phones
-from llm_service.llm.offline.supplies import LITRES_A_DAY, compute_litres
+from llm_service.llm.offline.supplies import LITRES_A_DAY, TIMES, compute_litres
 from llm_service.llm.offline.text import (
     NUMBER,
     STOP_WORDS,
@@ -19,7 +19,9 @@ from llm_service.llm.offline.text import (
     label,
     pick_telling,
     stem,
+    stem_set,
     stems,
+    word_set,
     words_of,
 )
 
@@ -27,27 +29,23 @@ MISSING: Final = msgspec.UNSET
 MOST_NAMES_IN_TITLE = 3
 
 
-def _words(words: str) -> frozenset[str]:
-    return frozenset(stem(word) for word in words.split())
-
-
 KINDS = (
-    ("phone", _words("phone telephone tel mobile fax")),
-    ("email", _words("email mail")),
-    ("url", _words("url link website homepage")),
-    ("date", _words("date day deadline birthday")),
-    ("time", _words("time hour")),
-    ("distance", _words("distance km kilometres miles mileage")),
-    ("quantity", _words("quantity amount volume")),
-    ("road", _words("road street highway")),
-    ("role", _words("role relation relationship job profession")),
-    ("reason", _words("reason why purpose rationale because note comment description")),
-    ("title", _words("title headline")),
-    ("summary", _words("summary overview abstract body content")),
-    ("text", _words("text instruction sentence paragraph step action message quote detail explanation")),
-    ("name", _words("name person who item thing label product contact place heading topic subject task")),
+    ("phone", stem_set("phone telephone tel mobile fax")),
+    ("email", stem_set("email mail")),
+    ("url", stem_set("url link website homepage")),
+    ("date", stem_set("date day deadline birthday")),
+    ("time", stem_set("time hour")),
+    ("distance", stem_set("distance km kilometres miles mileage")),
+    ("quantity", stem_set("quantity amount volume")),
+    ("road", stem_set("road street highway")),
+    ("role", stem_set("role relation relationship job profession")),
+    ("reason", stem_set("reason why purpose rationale because note comment description")),
+    ("title", stem_set("title headline")),
+    ("summary", stem_set("summary overview abstract body content")),
+    ("text", stem_set("text instruction sentence paragraph step action message quote detail explanation")),
+    ("name", stem_set("name person who item thing label product contact place heading topic subject task")),
 )
-NEEDS_PROOF = frozenset("phone email url date time distance quantity road role".split())
+NEEDS_PROOF = word_set("phone email url date time distance quantity road role")
 """Kinds that are either found or unknown; the others can be told in the caller's sentences."""
 
 
@@ -70,7 +68,7 @@ class Scope(msgspec.Struct, frozen=True):
         return Facts(named, [self.prose])
 
     def named(self, name: str) -> str:
-        """What the caller gave under this name, in words."""
+        """Tell what the caller gave under this name, in words."""
         given = read_given(name, self)
         return "" if given is MISSING else tell(given)
 
@@ -81,7 +79,7 @@ def kind_of(name: str) -> str:
 
 
 def read_given(name: str, scope: Scope) -> Any:
-    """The value the caller gave under this very name, in the entry or among the facts."""
+    """Return the value the caller gave under this very name, in the entry or among the facts."""
     if scope.seed is not None:
         own = scope.seed.get(name)
         return MISSING if own is None else own
@@ -90,7 +88,7 @@ def read_given(name: str, scope: Scope) -> Any:
 
 
 def read_text(name: str, scope: Scope) -> Any:
-    """A text for the property `name`, else MISSING."""
+    """Return a text for the property `name`, else MISSING."""
     kind = kind_of(name)
     given = read_given(name, scope)
     if isinstance(given, str) and given and kind != "title":
@@ -120,7 +118,7 @@ def _text_of_facts(kind: str, facts: Facts) -> Any:
 
 
 def compose_title(facts: Facts) -> str:
-    """The first list and the place, or the start of the most telling sentence."""
+    """Put together the first list and the place, or the start of the most telling sentence."""
     lists = [fact.value for fact in facts.background if isinstance(fact.value, list)]
     names = [each for each in lists[0] if isinstance(each, str)][:MOST_NAMES_IN_TITLE] if lists else []
     place = facts.get("location")
@@ -131,8 +129,8 @@ def compose_title(facts: Facts) -> str:
 
 
 def compose_summary(facts: Facts) -> str:
-    """The short facts, then the sentences that tell most; about the focus when there is one."""
-    about = stems(facts.focus.value) if facts.focus else frozenset()
+    """Put together the short facts, then the sentences that tell most; about the focus when there is one."""
+    about = facts.focus_stems
     if about:
         told = [each for each in facts.statements if stems(each) & about]
         told += _water_line(facts, about)
@@ -143,14 +141,14 @@ def compose_summary(facts: Facts) -> str:
 
 def _water_line(facts: Facts, about: frozenset[str]) -> list[str]:
     litres = compute_litres(facts)
-    if litres is None or not about & _words("supply supplies water food"):
+    if litres is None or not about & stem_set("supply supplies water food"):
         return []
-    people, days = facts.people, facts.days
-    return [f"Drinking water: {people} people × {days} days × {LITRES_A_DAY} litres = {litres} litres."]
+    computed = f"{facts.people} people {TIMES} {facts.days} days {TIMES} {LITRES_A_DAY} litres"
+    return [f"Drinking water: {computed} = {litres} litres."]
 
 
 def fallback_text(name: str, scope: Scope) -> str:
-    """A text that must be there although nothing was found: the entry or the caller's own sentence."""
+    """Return a text that must be there although nothing was found: the entry or the caller's own sentence."""
     if kind_of(name) in NEEDS_PROOF:
         return ""
     own = str((scope.seed or {}).get("text") or (scope.seed or {}).get("name") or "")
@@ -158,7 +156,7 @@ def fallback_text(name: str, scope: Scope) -> str:
 
 
 def read_number(name: str, scope: Scope, *, whole: bool) -> Any:
-    """A number given by name, computed, or standing in the sentence that speaks of it."""
+    """Return a number given by name, computed, or standing in the sentence that speaks of it."""
     given = read_given(name, scope)
     if isinstance(given, int | float) and not isinstance(given, bool):
         return round(given) if whole else given
@@ -174,9 +172,9 @@ def read_number(name: str, scope: Scope, *, whole: bool) -> Any:
 
 
 def _count(name: str, words: set[str], scope: Scope) -> int | None:
-    if words & {"litre", "liter", "water"} and scope.seed is None:
+    if words & stem_set("litres liters water") and scope.seed is None:
         return compute_litres(scope.facts)
-    if words & {"count", "number"}:
+    if words & stem_set("count number"):
         listed = next((scope.facts.get(word) for word in label(name).split()[:1]), None)
         return len(listed) if isinstance(listed, list) else None
     return None
@@ -191,20 +189,20 @@ def _number_near(words: set[str], scope: Scope, *, whole: bool) -> Any:
 
 
 def read_truth(name: str, scope: Scope) -> Any:
-    """Given by name; else whether the text speaks of it without a no before it."""
+    """Return what was given by name; else whether the text speaks of it and does not deny it."""
     given = read_given(name, scope)
     if isinstance(given, bool):
         return given
     words = {stem(word) for word in words_of(label(name)) if word.casefold() not in STOP_WORDS}
     for sentence in scope.prose.split("\n"):
-        if words and words <= stems(sentence) | {"ha"}:
+        if words and words <= stems(sentence) | stem_set("has is"):
             lowered = set(sentence.casefold().split())
             return not lowered & {"no", "not", "without", "never", "don't", "doesn't", "isn't", "aren't"}
     return MISSING
 
 
 def choose_value(name: str, values: list[Any], scope: Scope) -> Any:
-    """The enum's value that the caller gave or mentioned first, else MISSING."""
+    """Return the enum's value that the caller gave or mentioned first, else MISSING."""
     given = read_given(name, scope)
     if given in values and not isinstance(given, list | dict):
         return given
@@ -219,10 +217,10 @@ def choose_value(name: str, values: list[Any], scope: Scope) -> Any:
 
 PATTERN_READERS: dict[str, Callable[[str], list[str]]] = {
     "phone": find_phones,
-    "email": lambda text: readers.EMAIL.findall(text),
-    "url": lambda text: readers.URL.findall(text),
-    "date": lambda text: readers.DATE.findall(text),
-    "time": lambda text: readers.TIME.findall(text),
+    "email": readers.EMAIL.findall,
+    "url": readers.URL.findall,
+    "date": readers.DATE.findall,
+    "time": readers.TIME.findall,
     "road": readers.find_roads,
     "quantity": lambda text: [found.strip() for found in readers.QUANTITY.findall(text)],
 }

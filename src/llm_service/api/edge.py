@@ -1,0 +1,89 @@
+"""What happens to every request before and after its handler: an id, the secret, one log line, headers.
+
+It stands outside Litestar, so that what no route answers (404, 405) passes through it too.
+"""
+
+import re
+import time
+from typing import Any
+
+import msgspec
+import structlog
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils.compat import uuid7
+
+from llm_service.api.auth import SecretCheck, is_guarded
+from llm_service.api.errors import envelope
+from llm_service.errors import InvalidAPISecret
+from llm_service.logs import get_logger
+from llm_service.metrics import REQUEST_SECONDS, REQUESTS
+
+log = get_logger("llm_service.access")
+
+USABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+QUIET_ROUTES = ("/health", "/metrics")
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+
+
+class Edge:
+    """The outermost ASGI application."""
+
+    def __init__(self, inner: ASGIApp, check: SecretCheck) -> None:
+        self._inner = inner
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["state"]["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    *SECURITY_HEADERS,
+                ]
+            await send(message)
+
+        try:
+            if is_guarded(scope["path"]) and not self._check.passes(scope["headers"]):
+                await _refuse(send_on)
+            else:
+                await self._inner(scope, receive, send_on)
+        finally:
+            _note(scope, status, time.perf_counter() - started)
+
+
+def _request_id(scope: Any) -> str:
+    sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return sent.decode() if USABLE_ID.fullmatch(sent) else uuid7().hex
+
+
+async def _refuse(send: Send) -> None:
+    body = msgspec.json.encode(envelope(InvalidAPISecret()))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})  # type: ignore[typeddict-item]
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _note(scope: Any, status: int, seconds: float) -> None:
+    """Count and log. The query string stays out of the log: it may name a user."""
+    route = scope.get("path_template") or "(none)"
+    REQUESTS.labels(scope["method"], route, status).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
+    write = log.debug if route.startswith(QUIET_ROUTES) else log.info
+    write("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))

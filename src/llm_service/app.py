@@ -1,0 +1,99 @@
+"""Wires the HTTP process."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+
+from llm_service.api import health, jobs, workflow
+from llm_service.api.auth import GUARDED, SecretCheck
+from llm_service.api.body import MAX_BODY
+from llm_service.api.edge import Edge
+from llm_service.api.errors import EXCEPTION_HANDLERS
+from llm_service.api.openapi import openapi_config
+from llm_service.api.services import Services
+from llm_service.db import API_LIMITS, HEALTH_LIMITS, Database
+from llm_service.jobs.queue import JobQueue, connect
+from llm_service.jobs.secrets import SecretBox
+from llm_service.jobs.submit import Desk
+from llm_service.llm import check_model
+from llm_service.logs import configure_logs, get_logger
+from llm_service.settings import Settings, load_settings
+from llm_service.workflows import load_workflows
+
+log = get_logger(__name__)
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The ASGI application. Connects to nothing until it is used; a wrong setting is refused here."""
+    check_model(settings)
+    services = open_services(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            app.state.stopping = True
+            await close_services(services)
+
+    app = Litestar(
+        route_handlers=[
+            Router(
+                path=GUARDED,
+                route_handlers=[
+                    workflow.submit_workflow,
+                    workflow.validate_workflow,
+                    workflow.list_workflows,
+                    jobs.list_jobs,
+                    jobs.get_job,
+                ],
+            ),
+            health.health,
+            health.live,
+            health.ready,
+            health.metrics,
+        ],
+        state=State({"services": services}),
+        lifespan=[lifespan],
+        exception_handlers=dict(EXCEPTION_HANDLERS),
+        openapi_config=openapi_config(),
+        request_max_body_size=MAX_BODY,
+        logging_config=None,
+    )
+    # Around Litestar, not within it: its own middleware does not see what no route answers.
+    app.asgi_handler = Edge(app.asgi_handler, SecretCheck(settings.api_secret))
+    return app
+
+
+def open_services(settings: Settings) -> Services:
+    database = Database(settings.database_url, API_LIMITS, name="api")
+    queue = JobQueue(connect(settings.redis_url), head_start_s=settings.priority_head_start)
+    return Services(
+        settings=settings,
+        database=database,
+        health_database=Database(settings.database_url, HEALTH_LIMITS, name="health"),
+        queue=queue,
+        desk=Desk(
+            database=database,
+            queue=queue,
+            workflows=load_workflows(),
+            secrets=SecretBox(settings.encryption_keys),
+            allowed_hosts=settings.webhook_allowed_hosts,
+            max_attempts=settings.max_attempts,
+        ),
+    )
+
+
+async def close_services(services: Services) -> None:
+    await asyncio.gather(services.queue.close(), services.database.close(), services.health_database.close())
+
+
+def app_from_environment() -> Litestar:
+    """For `uvicorn --factory llm_service.app:app_from_environment`."""
+    settings = load_settings(os.environ)
+    configure_logs(settings.log_level, settings.log_format)
+    return create_app(settings)

@@ -1,0 +1,150 @@
+"""Keeper of Redis: hints that wake workers. Nothing here is the truth; all of it can be lost and is rebuilt.
+
+A hint is one arq job whose only argument is a row's id. Its arq id carries the number of claims made so far,
+so that telling it twice is harmless and the leftovers of a dead attempt never block the next.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import redis.asyncio as aioredis
+from arq.connections import ArqRedis
+from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.jobs import serialize_job
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+
+from llm_service.jobs.store.deliveries import DeliveryHint
+from llm_service.jobs.store.leases import Hint
+from llm_service.logs import get_logger
+
+log = get_logger(__name__)
+
+JOBS = "llm:jobs"
+WEBHOOKS = "llm:webhooks"
+BELL = {JOBS: "llm:jobs:bell", WEBHOOKS: "llm:webhooks:bell"}
+CANCELS = "llm:cancels"
+RUN_JOB = "run_job"
+DELIVER_WEBHOOK = "deliver_webhook"
+
+HINT_TTL = timedelta(days=30)
+"""Far longer than any wait: a hint that expires costs a sweep, and arq says "expired" of it."""
+MOST_RINGS = 20
+DEADLINE_S = 1.0
+PAUSE_S = 3.0
+"""After a failure Redis is left alone for this long: submits answer at once meanwhile."""
+
+REDIS_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
+
+pack = msgspec.msgpack.encode
+unpack = msgspec.msgpack.decode
+
+
+def connect(url: str, *, socket_timeout_s: float | None = 2.0) -> ArqRedis:
+    """A client with deadlines and one retry; it connects when it is first used."""
+    client: ArqRedis = ArqRedis.from_url(
+        url,
+        socket_timeout=socket_timeout_s,
+        socket_connect_timeout=1.0,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), retries=1),
+        retry_on_error=[ConnectionError],
+        health_check_interval=30,
+    )
+    client.job_serializer = pack
+    client.job_deserializer = unpack
+    return client
+
+
+class JobQueue:
+    """Tells Redis what there is to do. No method raises because Redis is away: they say whether it was told."""
+
+    def __init__(self, client: aioredis.Redis, *, head_start_s: float) -> None:
+        self.client = client
+        self._head_start = timedelta(seconds=head_start_s)
+        self._paused_until = 0.0
+        self.is_away = False
+
+    async def wake(self, hints: Sequence[Hint]) -> bool:
+        """Tell of pending jobs. An older or more urgent one has the lower score and comes first."""
+        entries = [
+            (f"{hint.job_id}:{hint.claims}", hint.job_id, hint.queued_at - hint.priority * self._head_start)
+            for hint in hints
+        ]
+        return await self._tell(JOBS, RUN_JOB, entries)
+
+    async def wake_webhooks(self, hints: Sequence[DeliveryHint]) -> bool:
+        """Tell of deliveries; the score of a later try is the moment it is due."""
+        entries = [(f"{hint.job_id}:{hint.tries}", hint.job_id, hint.due_at) for hint in hints]
+        return await self._tell(WEBHOOKS, DELIVER_WEBHOOK, entries)
+
+    async def announce_cancel(self, job_id: UUID) -> bool:
+        """Ask whoever runs the job to break it off; a worker that does not hear it learns by its next beat."""
+        return await self._attempt("cancel", lambda pipe: pipe.publish(CANCELS, str(job_id)))
+
+    async def drop(self, queue: str, hint_id: str) -> bool:
+        """Take a hint out of the waiting line: it was followed, or leads nowhere."""
+        return await self._attempt("drop", lambda pipe: pipe.zrem(queue, hint_id))
+
+    async def ping(self) -> bool:
+        return await self._attempt("ping", lambda pipe: pipe.ping(), even_if_paused=True)
+
+    async def _tell(self, queue: str, function: str, entries: Sequence[tuple[str, UUID, datetime]]) -> bool:
+        if not entries:
+            return True
+
+        def write(pipe: Any) -> None:
+            told_ms = int(time.time() * 1000)
+            for hint_id, row_id, moment in entries:
+                body = serialize_job(function, (str(row_id),), {}, None, told_ms, serializer=pack)
+                pipe.set(job_key_prefix + hint_id, body, px=HINT_TTL)
+                pipe.zadd(queue, {hint_id: _milliseconds(moment)}, nx=True)
+            pipe.lpush(BELL[queue], *[b"1"] * min(len(entries), MOST_RINGS))
+            pipe.ltrim(BELL[queue], 0, 99)
+
+        return await self._attempt("wake", write)
+
+    async def _attempt(self, what: str, write: Any, *, even_if_paused: bool = False) -> bool:
+        if time.monotonic() < self._paused_until and not even_if_paused:
+            return False
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                async with self.client.pipeline(transaction=True) as pipe:
+                    write(pipe)
+                    await pipe.execute()
+        except REDIS_ERRORS as error:
+            self._note_absence(what, error)
+            return False
+        if self.is_away:
+            self.is_away = False
+            log.info("redis is back")
+        return True
+
+    def _note_absence(self, what: str, error: Exception) -> None:
+        self._paused_until = time.monotonic() + PAUSE_S
+        if not self.is_away:
+            self.is_away = True
+            log.warning("redis away, the reconciler will catch up", during=what, error=type(error).__name__)
+
+    async def close(self) -> None:
+        await self.client.aclose(close_connection_pool=True)
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
+
+
+async def running_elsewhere(client: aioredis.Redis, hint_ids: Sequence[str]) -> set[str]:
+    """Which hints some worker is following right now: one round trip for all of them."""
+    busy = await client.mget([in_progress_key_prefix + hint_id for hint_id in hint_ids])
+    return {hint_id for hint_id, mark in zip(hint_ids, busy, strict=True) if mark is not None}
+
+
+async def forget_hint(client: aioredis.Redis, hint_id: str) -> None:
+    """Delete what arq keeps of a hint."""
+    await client.delete(*(prefix + hint_id for prefix in (job_key_prefix, retry_key_prefix, in_progress_key_prefix)))

@@ -1,0 +1,9 @@
+"""Keeper of PostgreSQL: every SQL statement about jobs. One function is one transaction.
+
+intake      submit: write the job, remember the idempotency key
+listing     read: pages, counts, one job
+leases      run: claim, beat, release, and every way in which a job ends
+ledger      model calls: begun, answered, failed
+deliveries  webhooks: due, claimed, tried
+upkeep      the reconciler's questions, and health's
+"""

@@ -1,0 +1,107 @@
+"""Writes a submitted job, and remembers which answer an idempotency key got."""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llm_service.db import Database
+from llm_service.jobs.model import IdempotencyKey, WorkflowJob
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as submitted. `input_json` is the caller's own JSON text; `webhook_secret` is sealed already."""
+
+    id: UUID
+    workflow_name: str
+    priority: int
+    input_json: str
+    user_id: UUID | None = None
+    username: str | None = None
+    action: str | None = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+    debug_mode: bool = False
+    max_attempts: int = 3
+    request_id: str | None = None
+    retried_from: UUID | None = None
+
+
+class Accepted(NamedTuple):
+    """The job that an answer is about; `body_hash` is None for a job that was just made."""
+
+    job_id: UUID
+    workflow_name: str
+    queued_at: datetime
+    body_hash: bytes | None = None
+
+
+_FIELDS = [name for name in NewJob.__struct_fields__ if name != "input_json"]
+_INSERT = (
+    sa.insert(WorkflowJob)
+    .values(
+        {name: sa.bindparam(name) for name in _FIELDS}
+        | {
+            "input_data": sa.cast(sa.bindparam("input_json", type_=sa.Text), JSONB),
+            "queued_at": sa.func.now(),
+            # Redis is told in the same breath; the reconciler looks at rows whose hint is older than a while.
+            "hinted_at": sa.func.now(),
+        }
+    )
+    .returning(WorkflowJob.queued_at)
+)
+_CLAIM_KEY = (
+    insert(IdempotencyKey)
+    .values({name: sa.bindparam(name) for name in ("key", "body_hash", "job_id", "workflow_name")})
+    .on_conflict_do_nothing()
+    .returning(IdempotencyKey.job_id)
+)
+
+
+async def add(database: Database, job: NewJob) -> Accepted:
+    """Commit a new job. When this returns, it is durable."""
+    async with database.statement() as connection:
+        return await _insert(connection, job)
+
+
+async def add_once(database: Database, job: NewJob, *, key: str, body_hash: bytes) -> Accepted:
+    """Commit a new job unless the key was used before: then the answer is the earlier one, with its hash.
+
+    Of many at once with one key exactly one inserts; the others wait for its commit.
+    """
+    async with database.transaction() as connection:
+        claimed = await connection.execute(
+            _CLAIM_KEY,
+            {"key": key, "body_hash": body_hash, "job_id": job.id, "workflow_name": job.workflow_name},
+        )
+        if claimed.first() is not None:
+            return await _insert(connection, job)
+        earlier = sa.select(
+            IdempotencyKey.job_id,
+            IdempotencyKey.workflow_name,
+            IdempotencyKey.created_at,
+            IdempotencyKey.body_hash,
+        ).where(IdempotencyKey.key == key)
+        return Accepted(*(await connection.execute(earlier)).one())
+
+
+async def _insert(connection: AsyncConnection, job: NewJob) -> Accepted:
+    written = await connection.execute(_INSERT, msgspec.structs.asdict(job))
+    return Accepted(job.id, job.workflow_name, written.scalar_one())
+
+
+async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[tuple[object, ...]] | None:
+    """What a new run of a job needs; None where there is no such job."""
+    wanted = (
+        "workflow_name priority user_id username action webhook_url webhook_secret debug_mode status".split()
+    )
+    query = sa.select(
+        *(getattr(WorkflowJob, name) for name in wanted),
+        sa.cast(WorkflowJob.input_data, sa.Text).label("input_json"),
+    ).where(WorkflowJob.id == job_id)
+    async with database.statement() as connection:
+        return (await connection.execute(query)).one_or_none()

@@ -1,0 +1,121 @@
+"""Reads: a page of jobs, how many there are, and one job with everything about it."""
+
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llm_service.db import Database
+from llm_service.jobs.filters import Cursor, JobFilters
+from llm_service.jobs.model import JobAttempt, LLMCall, WebhookAttempt, WebhookDelivery, WorkflowJob
+
+COUNT_CAP = 10_000
+CountMode = Literal["capped", "exact", "none"]
+
+SUMMARY = [
+    getattr(WorkflowJob, name)
+    for name in (
+        "id workflow_name status priority user_id username action created_at started_at completed_at "
+        "duration_ms error_message error_code attempt webhook_state total_tokens cost_usd"
+    ).split()
+]
+"""The columns of a list: the payloads `input_data` and `result` are not among them."""
+
+NEWEST_FIRST = (WorkflowJob.created_at.desc(), WorkflowJob.id.desc())
+
+
+class Page(NamedTuple):
+    rows: list[sa.Row[Any]]
+    has_more: bool
+    total: int | None
+    total_is_capped: bool
+
+
+async def page(
+    database: Database,
+    filters: JobFilters,
+    *,
+    limit: int,
+    offset: int = 0,
+    cursor: Cursor | None = None,
+    count: CountMode = "capped",
+) -> Page:
+    """One page, newest first, and the total under the same conditions."""
+    async with database.statement() as connection:
+        found = await connection.execute(page_query(filters, limit=limit + 1, offset=offset, cursor=cursor))
+        rows = list(found.all())
+        total, capped = await _total(connection, filters, count)
+    return Page(rows[:limit], len(rows) > limit, total, capped)
+
+
+def page_query(
+    filters: JobFilters, *, limit: int, offset: int = 0, cursor: Cursor | None = None
+) -> sa.Select[Any]:
+    query = sa.select(*SUMMARY).where(*filters.clauses()).order_by(*NEWEST_FIRST).limit(limit)
+    if cursor is not None:
+        return query.where(cursor.clause())
+    return query.offset(offset) if offset else query
+
+
+def count_query(filters: JobFilters, cap: int | None) -> sa.Select[tuple[int]]:
+    """Counts the matches, looking at no more than `cap` of them."""
+    matches = sa.select(sa.literal_column("1")).select_from(WorkflowJob).where(*filters.clauses())
+    if cap is None:
+        return sa.select(sa.func.count()).select_from(WorkflowJob).where(*filters.clauses())
+    return sa.select(sa.func.count()).select_from(matches.limit(cap).subquery())
+
+
+async def _total(
+    connection: AsyncConnection, filters: JobFilters, mode: CountMode
+) -> tuple[int | None, bool]:
+    if mode == "none":
+        return None, False
+    cap = COUNT_CAP + 1 if mode == "capped" else None
+    counted = (await connection.execute(count_query(filters, cap))).scalar_one()
+    if mode == "capped" and counted > COUNT_CAP:
+        return COUNT_CAP, True
+    return counted, False
+
+
+class JobRecord(NamedTuple):
+    """One job as it stands, with its side rows in the order in which they happened."""
+
+    job: sa.Row[Any]
+    attempts: list[sa.Row[Any]]
+    calls: list[sa.Row[Any]]
+    delivery: sa.Row[Any] | None
+    tries: list[sa.Row[Any]]
+
+
+# The payloads leave as the text they are: parsing and printing again could change a large number.
+DETAIL = [
+    *SUMMARY,
+    sa.cast(WorkflowJob.input_data, sa.Text).label("input_data"),
+    sa.cast(WorkflowJob.result, sa.Text).label("result"),
+    *(
+        getattr(WorkflowJob, name)
+        for name in (
+            "queued_at max_attempts debug_mode webhook_url retried_from request_id worker"
+        ).split()
+    ),
+]
+
+
+async def get_job(database: Database, job_id: UUID) -> JobRecord | None:
+    """Everything about one job from one snapshot; None where there is no such job."""
+    async with database.transaction() as connection:
+        await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+        job = (await connection.execute(sa.select(*DETAIL).where(WorkflowJob.id == job_id))).one_or_none()
+        if job is None:
+            return None
+        attempts = await _rows(connection, JobAttempt, job_id, JobAttempt.claim)
+        calls = await _rows(connection, LLMCall, job_id, LLMCall.id)
+        deliveries = await _rows(connection, WebhookDelivery, job_id, WebhookDelivery.job_id)
+        tries = await _rows(connection, WebhookAttempt, job_id, WebhookAttempt.number)
+    return JobRecord(job, attempts, calls, deliveries[0] if deliveries else None, tries)
+
+
+async def _rows(connection: AsyncConnection, table: Any, job_id: UUID, order: Any) -> list[sa.Row[Any]]:
+    query = sa.select(*table.__table__.c).where(table.job_id == job_id).order_by(order)
+    return list((await connection.execute(query)).all())

@@ -1,0 +1,152 @@
+"""Submit a job: check it, commit it, wake a worker. In this order: the row first, the hint second."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from llm_service.db import Database
+from llm_service.errors import IdempotencyKeyReused, InvalidInputData, UnknownWorkflow
+from llm_service.jobs.queue import JobQueue
+from llm_service.jobs.secrets import SecretBox
+from llm_service.jobs.store import intake
+from llm_service.jobs.store.intake import Accepted, NewJob
+from llm_service.jobs.store.leases import Hint
+from llm_service.logs import get_logger
+from llm_service.metrics import JOBS_SUBMITTED
+from llm_service.webhooks.address import check_url
+from llm_service.workflows.base import Workflow
+
+log = get_logger(__name__)
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks for. `input_json` is the object as it was sent, byte for byte."""
+
+    workflow_name: str
+    input_json: bytes
+    user_id: UUID | None = None
+    username: str | None = None
+    action: str | None = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = None
+    priority: int = 0
+    debug_mode: bool = False
+
+
+class IdempotencyClaim(msgspec.Struct, frozen=True):
+    """An Idempotency-Key and the SHA-256 of the body that came with it."""
+
+    key: str
+    body_hash: bytes
+
+
+class Desk:
+    """Where jobs are handed in."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        queue: JobQueue,
+        workflows: Mapping[str, Workflow[Any, Any]],
+        secrets: SecretBox,
+        allowed_hosts: Collection[str],
+        max_attempts: int,
+    ) -> None:
+        self.workflows = workflows
+        self._database = database
+        self._queue = queue
+        self._secrets = secrets
+        self._allowed_hosts = allowed_hosts
+        self._max_attempts = max_attempts
+
+    def check(self, submission: Submission) -> int:
+        """Check everything that can be checked without writing; the number of model calls to expect.
+
+        Raises `UnknownWorkflow`, `UnsafeWebhookURL` or `InvalidInputData`.
+        """
+        workflow = self.workflows.get(submission.workflow_name)
+        if workflow is None:
+            raise UnknownWorkflow(
+                "workflow_name names no workflow of this service.",
+                workflow_name=submission.workflow_name,
+                valid_values=sorted(self.workflows),
+            )
+        if submission.webhook_url is not None:
+            check_url(submission.webhook_url, self._allowed_hosts)
+        return workflow.calls(decode_input(submission.input_json, workflow))
+
+    async def submit(
+        self, submission: Submission, *, request_id: str, once: IdempotencyClaim | None = None
+    ) -> tuple[Accepted, bool]:
+        """Accept a job; with a key, at most once. Says whether the answer is that of an earlier request.
+
+        When this returns the job is committed. Raises what `check` does, `IdempotencyKeyReused`, and
+        `ServiceUnavailable`.
+        """
+        self.check(submission)
+        job = self._new_job(submission, request_id)
+        if once is None:
+            accepted = await intake.add(self._database, job)
+        else:
+            accepted = await intake.add_once(self._database, job, key=once.key, body_hash=once.body_hash)
+            if accepted.body_hash is not None:
+                return self._replay(accepted, once), True
+        await self._queue.wake([Hint(job.id, 0, job.priority, accepted.queued_at)])
+        JOBS_SUBMITTED.labels(job.workflow_name).inc()
+        log.info("job accepted", job_id=str(job.id), workflow=job.workflow_name, priority=job.priority)
+        return accepted, False
+
+    def _new_job(self, submission: Submission, request_id: str) -> NewJob:
+        return NewJob(
+            id=uuid7(),
+            workflow_name=submission.workflow_name,
+            priority=submission.priority,
+            input_json=submission.input_json.decode(),
+            user_id=submission.user_id,
+            username=submission.username,
+            action=submission.action,
+            webhook_url=submission.webhook_url,
+            webhook_secret=self._secrets.seal(submission.webhook_secret or None),
+            debug_mode=submission.debug_mode,
+            max_attempts=self._max_attempts,
+            request_id=request_id,
+        )
+
+    def _replay(self, earlier: Accepted, once: IdempotencyClaim) -> Accepted:
+        if earlier.body_hash != once.body_hash:
+            raise IdempotencyKeyReused(
+                "This Idempotency-Key was used with another body; a key belongs to one request.",
+                idempotency_key=once.key,
+            )
+        return earlier
+
+
+def decode_input(input_json: bytes, workflow: Workflow[Any, Any]) -> msgspec.Struct:
+    """The input as its workflow has it. Raises `InvalidInputData` naming the place."""
+    try:
+        decoded: msgspec.Struct = msgspec.json.decode(input_json, type=workflow.input_type)
+    except msgspec.ValidationError as error:
+        message, place = locate(error)
+        raise InvalidInputData(message, ["body", "input_data", *place]) from None
+    return decoded
+
+
+def locate(error: msgspec.ValidationError) -> tuple[str, list[str | int]]:
+    """Split msgspec's message into what is wrong and where: `Expected ... - at `$.a[0].b``."""
+    text, _, path = str(error).partition(" - at `")
+    path = path.rstrip("`").removeprefix("$").removeprefix(".")
+    place: list[str | int] = []
+    for part in path.replace("[", ".[").split("."):
+        if part.startswith("["):
+            inside = part.strip("[]")
+            place.append(int(inside) if inside.isdigit() else inside)
+        elif part:
+            place.append(part)
+    if text.startswith("Object missing required field `"):
+        place.append(text.split("`")[1])
+        text = "this field is required"
+    return text, place

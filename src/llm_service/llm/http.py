@@ -1,0 +1,141 @@
+"""One POST to a model server: a total deadline, patience with 429 and 5xx, and none with other refusals."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import msgspec
+import stamina
+
+from llm_service.errors import ModelRejected, ModelTimeout, ModelUnavailable
+from llm_service.retry_after import retry_after_s
+
+MAX_BODY = 5 * 1024 * 1024
+MAX_FAILURES = 3
+"""How often a server error or a broken connection is tried again; a 429 is until the deadline."""
+RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+MAX_RETRY_AFTER_S = 60.0
+MESSAGE_LIMIT = 200
+
+
+
+class _Transient(Exception):
+    """A failure that may pass. `wait_s` is what the server asked for."""
+
+    def __init__(self, message: str, *, limited: bool = False, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.limited = limited
+        self.wait_s = wait_s
+
+
+class ModelServer:
+    """A model API at one base URL. `timeout_s` bounds a call in all: waiting, retries and a slow drip included."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        label: str,
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._headers = {**headers, "Content-Type": "application/json"}
+        self._timeout_s = timeout_s
+        self._label = label
+
+    async def post(self, payload: Mapping[str, Any]) -> tuple[Any, int]:
+        """Return the decoded answer and how many tries failed before it.
+
+        Raises `ModelUnavailable`, `ModelRejected` or `ModelTimeout`; no message repeats key or prompt.
+        """
+        body = msgspec.json.encode(payload)
+        patience = _Patience()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._post_patiently(body, patience), patience.failures
+        except TimeoutError:
+            last = f" (last: {patience.last})" if patience.last else ""
+            raise ModelTimeout(f"{self._label} did not answer within {self._timeout_s:g} s{last}.") from None
+        except _Transient as error:
+            raise ModelUnavailable(f"{self._label} is unavailable: {error}.") from None
+
+    async def _post_patiently(self, body: bytes, patience: "_Patience") -> Any:
+        async for attempt in stamina.retry_context(
+            on=patience.wait, attempts=None, timeout=None, wait_initial=0.25, wait_max=20.0, wait_jitter=0.5
+        ):
+            with attempt:
+                return await self._post_once(body)
+        raise AssertionError("stamina yields until it returns or raises")
+
+    async def _post_once(self, body: bytes) -> Any:
+        try:
+            async with self._session.post(
+                self._url, data=body, headers=self._headers, allow_redirects=False
+            ) as response:
+                text = await _read_capped(response)
+                if response.status != 200:
+                    raise self._refusal(response, text)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Transient(f"the connection failed ({type(error).__name__})") from error
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError):
+            raise _Transient("it answered something that is not JSON") from None
+
+    def _refusal(self, response: aiohttp.ClientResponse, text: bytes) -> Exception:
+        status = response.status
+        if status in RETRYABLE:
+            wait_s = retry_after_s(response.headers.get("Retry-After"), cap_s=MAX_RETRY_AFTER_S)
+            return _Transient(f"HTTP {status}", limited=status == 429, wait_s=wait_s)
+        reason = _provider_reason(text)
+        return ModelRejected(
+            f"{self._label} refused the request: HTTP {status}" + (f", {reason}." if reason else ".")
+        )
+
+
+class _Patience:
+    """Decides on each failure whether to wait, and how long."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.last = ""
+        self._unlimited = 0
+
+    def wait(self, error: Exception) -> bool | float:
+        if not isinstance(error, _Transient):
+            return False
+        self.last = str(error)
+        if not error.limited:
+            self._unlimited += 1
+            if self._unlimited > MAX_FAILURES:
+                return False
+        self.failures += 1
+        return True if error.wait_s is None else error.wait_s
+
+
+async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MAX_BODY:
+            response.close()
+            raise _Transient("its answer is larger than 5 MB")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _provider_reason(text: bytes) -> str:
+    """The provider's code for its refusal. Its message is left out: it may quote the prompt or the key."""
+    try:
+        error = msgspec.json.decode(text)["error"]
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError):
+        return ""
+    if not isinstance(error, dict):
+        return ""
+    parts = [error.get(name) for name in ("type", "code", "param")]
+    return ", ".join(part[:MESSAGE_LIMIT] for part in parts if isinstance(part, str))[:MESSAGE_LIMIT]
