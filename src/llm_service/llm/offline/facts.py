@@ -107,19 +107,20 @@ class Facts:
     @cached_property
     def statements(self) -> list[str]:
         """Every named value as a short sentence: "Family size: 4."."""
-        return [
-            finish(f"{label(fact.key)}: {tell(fact.value)}") for fact in self.background if tell(fact.value)
-        ]
+        return [finish(capitalize(say(fact))) for fact in self.background if tell(fact.value)]
 
-    @cached_property
-    def particulars(self) -> str:
-        """The short values in one line: "Location: Brno; family size: 4; duration: 7 days."."""
-        told = [say(fact) for fact in self.background if 0 < len(tell(fact.value)) <= 40]
-        return finish(capitalize("; ".join(told[:6])))
+    def list_particulars(self, told: Sequence[str] = ()) -> str:
+        """Return the short values in one line, without the statements already told.
+
+        For example "Location: Brno; family size: 4; duration: 7 days."
+        """
+        short = [say(fact) for fact in self.background if _is_particular(fact.value)]
+        left = [each for each in short if finish(capitalize(each)) not in told]
+        return finish(capitalize("; ".join(left[:6])))
 
     @cached_property
     def focus_stems(self) -> frozenset[str]:
-        """The words of the focus; for the name of a value also those of the value. Empty without a focus."""
+        """Words of the focus; for the name of a value also those of the value. Empty without a focus."""
         if self.focus is None:
             return frozenset()
         wanted = _key_stems(self.focus.value)
@@ -202,6 +203,12 @@ def _bound(value: Any, budget: list[int], depth: int) -> Any:
 
 def _is_prose(value: Any) -> bool:
     return isinstance(value, str) and len(words_of(value[:500])) > 3
+
+
+def _is_particular(value: Any) -> bool:
+    entries = value if isinstance(value, list) else [value]
+    plain = not any(isinstance(entry, dict) or _is_prose(entry) for entry in entries)
+    return plain and 0 < len(tell(value)) <= 60
 
 
 def _key_stems(key: str) -> list[str]:

@@ -105,7 +105,7 @@ def _find_actions(facts: Facts) -> list[Seed]:
     actions = _store_water(facts, about) + [_to_action(sentence) for sentence in near]
     actions += _have_ready(facts, about)
     if facts.focus and not actions:
-        actions = [f"Plan for {facts.focus.value.rstrip(' .')} ({facts.particulars.rstrip(' .')})"]
+        actions = [f"Plan for {facts.focus.value.rstrip(' .')} ({facts.list_particulars().rstrip(' .')})"]
     return [{"text": finish(action), "name": action} for action in unique(actions)]
 
 

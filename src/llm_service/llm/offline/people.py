@@ -116,8 +116,12 @@ def _to_person(clause: str, group: dict[str, Mark]) -> Person | None:
         return None
     called = name.text if name else capitalize(role.text) if role else _name_before(clause, phone)
     title = role is None and name is not None and name.text.casefold().startswith(("dr ", "dr. ", "mudr"))
-    known_as = role.text if role else "doctor" if title else None
+    known_as = _lower(role.text) if role else "doctor" if title else None
     return Person(name=called, role=known_as, phone=phone.text if phone else None, sentence=finish(clause))
+
+
+def _lower(role: str) -> str:
+    return role if role.isupper() else role[:1].lower() + role[1:]
 
 
 def _is_full_name(name: Mark | None) -> bool:

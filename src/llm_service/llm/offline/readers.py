@@ -60,7 +60,8 @@ KINDS = {
         re.IGNORECASE,
     ),
     "move": re.compile(
-        r"\b(?:take|follow|turn|drive|continue|exit|head|keep|go|cross|merge|leave|join|stay|via|pass|stop|fill up"
+        r"\b(?:take|follow|turn|drive|continue|exit|head|keep|go|cross|merge|leave|join|stay|via|pass|stop"
+        r"|fill up"
         r"|refuel|rest|change|start|arrive)\b",
         re.IGNORECASE,
     ),

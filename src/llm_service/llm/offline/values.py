@@ -96,6 +96,8 @@ def read_text(name: str, scope: Scope) -> Any:
     own = (scope.seed or {}).get(kind)
     if isinstance(own, str) and own:
         return own
+    if scope.seed is not None and kind in scope.seed:
+        return MISSING  # looked for when the entry was found, and not there
     found = PATTERN_READERS[kind](scope.prose) if kind in PATTERN_READERS else []
     if found or kind in NEEDS_PROOF:
         return found[0] if found else MISSING
@@ -132,11 +134,11 @@ def compose_summary(facts: Facts) -> str:
     """Put together the short facts, then the sentences that tell most; about the focus when there is one."""
     about = facts.focus_stems
     if about:
-        told = [each for each in facts.statements if stems(each) & about]
-        told += _water_line(facts, about)
-        return " ".join(dict.fromkeys([*told[:3], facts.particulars])).strip()
+        near = [each for each in facts.statements if stems(each) & about][:3]
+        told = [*near, *_water_line(facts, about)]
+        return " ".join([*told, facts.list_particulars(told)]).strip()
     sentences = [finish(each) for each in pick_telling(facts.sentences, 3)]
-    return " ".join(dict.fromkeys([facts.particulars, *sentences])).strip()
+    return " ".join(dict.fromkeys([facts.list_particulars(), *sentences])).strip()
 
 
 def _water_line(facts: Facts, about: frozenset[str]) -> list[str]:
