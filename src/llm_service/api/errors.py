@@ -13,6 +13,7 @@ from litestar.openapi.spec import Example
 from llm_service.errors import (
     BodyTooLarge,
     InternalError,
+    MalformedBody,
     MethodNotAllowed,
     RequestError,
     RouteNotFound,
@@ -76,11 +77,17 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
             ours = BodyTooLarge()
         case 415:
             ours = UnsupportedMediaType("Content-Type must be application/json.")
+        case 400 if _lacks_body(error):
+            ours = MalformedBody("The body is empty; it must be a JSON object.")
         case status if status < 500:
             ours = ValidationError(error.detail, ["request"])
         case _:
             return on_bug(request, error)
     return answer(ours)
+
+
+def _lacks_body(error: HTTPException) -> bool:
+    return isinstance(error.extra, list) and any(item.get("key") == "data" for item in error.extra)
 
 
 def on_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
