@@ -29,7 +29,7 @@ async def ask(user: Any, schema: dict[str, Any] | None = None) -> str:
     return (await OfflineModel().answer(ModelRequest(messages=messages, schema=schema))).text
 
 
-async def fill(user: Any, into: type[Any]) -> Any:
+async def fill(user: Any, into: type[msgspec.Struct]) -> Any:
     return msgspec.json.decode(await ask(user, strict_schema(into)), type=into)
 
 
@@ -129,16 +129,16 @@ user_messages = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(user=user_messages, into=st.sampled_from(TYPES))
-async def test_an_answer_is_valid_and_the_same_again(user: Any, into: type[Any]) -> None:
+async def test_an_answer_is_valid_and_the_same_again(user: Any, into: type[msgspec.Struct]) -> None:
     schema = strict_schema(into)
     answer = await ask(user, schema)
     msgspec.json.decode(answer, type=into)
     assert answer == await ask(user, schema)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(user=user_messages)
 async def test_plain_text_is_the_same_again_and_never_empty(user: Any) -> None:
     answer = await ask(user)
@@ -229,36 +229,43 @@ async def test_tokens_are_estimated() -> None:
     assert answer.model == "offline"
 
 
+async def test_lone_surrogates_do_not_reach_the_answer() -> None:
+    (await ask("\ud800 word \udfff 4711 words.")).encode()
+
+
 # --- hostile input ------------------------------------------------------------------------------------------
 
+SIZE = 25_000
+"""Characters: more than the model reads, enough to tell a quadratic pattern from a linear one."""
+
 HOSTILE = {
-    "one letter": "a" * 100_000,
-    "digits": "1" * 100_000,
-    "digits and spaces": "1 " * 50_000,
-    "almost a phone": "+1 (2" * 20_000,
-    "capitals": "Aa Bb. " * 15_000,
-    "spaces": " " * 100_000 + "x",
-    "ifs": "if " * 33_000,
-    "almost an address": "a.b@" * 25_000,
-    "brackets": "([{" * 33_000,
-    "roles": "sister " * 14_000,
-    "roads": "D1 I/4 Main Street " * 5_000,
-    "meetings": "meet at " * 12_000,
-    "needs": "needs a " * 12_000,
-    "marks": "?" * 100_000,
-    "combining": "e\u0301\u202e\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16") * 20_000,
-    "lone surrogates": "\ud800 word " * 10_000,
-    "control": "\x00\x1b[31m\u2028" * 20_000,
-    "links": "http://" * 14_000,
+    "one letter": "a" * SIZE,
+    "digits": "1" * SIZE,
+    "digits and spaces": "1 " * SIZE,
+    "almost a phone": "+1 (2" * SIZE,
+    "capitals": "Aa Bb. " * SIZE,
+    "spaces": " " * SIZE + "x",
+    "ifs": "if " * SIZE,
+    "almost an address": "a.b@" * SIZE,
+    "brackets": "([{" * SIZE,
+    "roles": "sister " * SIZE,
+    "roads": "D1 I/4 Main Street " * SIZE,
+    "meetings": "meet at " * SIZE,
+    "needs": "needs a " * SIZE,
+    "marks": "?" * SIZE,
+    "combining": "e\u0301\u202e\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16") * SIZE,
+    "control": "\x00\x1b[31m\u2028" * SIZE,
+    "links": "http://" * SIZE,
 }
+HOSTILE = {name: hostile[:SIZE] for name, hostile in HOSTILE.items()}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_text_is_answered_quickly(name: str) -> None:
     began = time.perf_counter()
     await ask(HOSTILE[name])
-    for into in (ContactsResponse, DirectionsResponse, Recommendation):
-        msgspec.json.decode(await ask(HOSTILE[name], strict_schema(into)), type=into)
+    await fill(HOSTILE[name], ContactsResponse)
+    await fill({"origin": "Brno", "destination": "Prague", "notes": HOSTILE[name]}, DirectionsResponse)
     assert time.perf_counter() - began < 2
 
 
@@ -276,11 +283,9 @@ def test_no_pattern_runs_away(name: str, pattern: re.Pattern[str]) -> None:
     slowest = 0.0
     for hostile in HOSTILE.values():
         began = time.process_time()
-        for found, _ in enumerate(pattern.finditer(hostile)):
-            if found > 50:
-                break
+        pattern.search(hostile + "~")
         slowest = max(slowest, time.process_time() - began)
-    assert slowest < 0.25, f"{name} took {slowest:.3f} s"
+    assert slowest < 0.05, f"{name} took {slowest:.3f} s"
 
 
 async def test_input_nested_beyond_measure_is_read_as_text() -> None:

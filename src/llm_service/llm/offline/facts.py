@@ -19,7 +19,7 @@ from llm_service.llm.offline.text import (
     words_of,
 )
 
-READ_CHARACTERS = 30_000
+READ_CHARACTERS = 20_000
 READ_VALUES = 1_000
 FOCUS_KEYS = ("heading", "section", "topic", "focus", "question", "subject")
 PEOPLE_KEYS = ("family_size", "people", "persons", "household_size", "group_size", "participants", "guests")

@@ -14,7 +14,7 @@ class OfflineModel:
     The facts are the last user message that is a JSON object, else the text of the last user message; system
     messages are not read, since it cannot follow instructions. A schema is filled with what was found, and
     what was not found is null, empty or zero. Readers know English cue words; other languages get the parts
-    that need none (numbers, phones, lists, sentences). Only the first 30,000 characters are looked at.
+    that need none (numbers, phones, lists, sentences). Only the first 20,000 characters are looked at.
     """
 
     provider = "offline"

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from llm_service.llm.offline.roles import find_roles
 from llm_service.llm.offline.text import STOP_WORDS, WORD, capitalize, finish, split_sentences, word_set
 
 PHONE = re.compile(r"(?<![\w.,])[+(]{0,2}\d[\d ()./\u2010-\u2015-]{4,20}\d(?!\w)")
@@ -16,22 +17,6 @@ SHORT_PHONE_CUE = re.compile(
 )
 DATE = re.compile(
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.] ?\d{1,2}[-/.] ?\d{2,4}|\d{4} ?[-\u2013] ?\d{4}"
-)
-ROLE = re.compile(
-    r"\b(?:(?:grand|step|god|great-)?(?:mother|father|mom|mum|dad|ma|pa|son|daughter|parents|child)(?:-in-law)?"
-    r"|(?:half-)?(?:sister|brother)(?:-in-law)?|wife|husband|partner|spouse|fianc[eé]e?|girlfriend|boyfriend"
-    r"|aunt(?:ie)?|uncle|cousin|niece|nephew|grandparents|neighbou?rs?|best friend|family friend|friend"
-    r"|colleague|co-worker|boss|manager|teacher|headteacher|coach|babysitter|nanny|carer|caregiver|caretaker"
-    r"|landlord|landlady|housemate|roommate|family doctor|doctor|GP|general practitioner|pa?ediatrician"
-    r"|dentist|nurse|midwife|pharmacist|pharmacy|hospital|clinic|vet|veterinarian|lawyer|priest|pastor|mayor"
-    r"|plumber|electrician|mechanic|locksmith|insurer|insurance|police(?: station)?|sheriff"
-    r"|fire (?:brigade|department|station|service)|firefighters|ambulance|rescue(?: service)?"
-    r"|mountain rescue|coast ?guard"
-    r"|civil protection|poison (?:control|cent(?:er|re)|line)|emergency (?:services?|number|line|room)"
-    r"|red cross|school|kindergarten|nursery"
-    r"|(?:gas|power|electricity|water|utility) (?:company|supplier|line|emergency)"
-    r"|town hall|city hall|municipality|embassy|hotline|helpline|taxi|tow truck|employer|secretary|warden)\b",
-    re.IGNORECASE,
 )
 TITLES = word_set("dr mr mrs ms miss prof mudr mgr ing sir father sister pastor officer")
 PLACE_WORDS = word_set(
@@ -140,7 +125,7 @@ def _merge(known: Person, again: Person) -> Person:
 
 def _mark(clause: str) -> list[Mark]:
     phones = _mark_phones(clause)
-    roles = [Mark(m.start(), m.end(), "role", m[0]) for m in ROLE.finditer(clause)]
+    roles = [Mark(start, end, "role", clause[start:end]) for start, end in find_roles(clause)]
     names = [name for name in _mark_names(clause, roles) if _is_person(clause, name, roles, phones)]
     return names + roles + phones
 
