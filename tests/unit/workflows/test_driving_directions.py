@@ -9,7 +9,7 @@ from llm_service.workflows.driving_directions import WORKFLOW, DirectionsRequest
 
 NOTES = (
     "Take the D1 towards Jihlava for 90 km, then leave at exit 112 onto Route 38. There is ice near Jihlava. "
-    "Alternatively use the I/43 via Svitavy if the D1 is closed."
+    "If the D1 is closed, use the I/43 via Svitavy."
 )
 
 

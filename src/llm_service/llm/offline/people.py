@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from llm_service.llm.offline.readers import IMPERATIVES
 from llm_service.llm.offline.roles import find_roles
 from llm_service.llm.offline.text import STOP_WORDS, WORD, capitalize, finish, split_sentences, word_set
 
@@ -28,6 +29,9 @@ PLACE_WORDS = word_set(
 )
 PLACE_CUES = word_set("in at near from to on of via towards toward through around behind under")
 PRONOUN = re.compile(r"\b(?:her|his|their|she|he|they|it|its)\b", re.IGNORECASE)
+
+
+NO_NAMES = STOP_WORDS | word_set("phone telephone tel mobile cell dial")
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -115,7 +119,7 @@ def _is_full_name(name: Mark | None) -> bool:
 
 def _name_before(clause: str, phone: Mark | None) -> str:
     before = clause[: phone.start] if phone else clause
-    words = [word for word in WORD.findall(before[-80:]) if word.casefold() not in STOP_WORDS]
+    words = [word for word in WORD.findall(before[-80:]) if word.casefold() not in NO_NAMES]
     return capitalize(" ".join(words[-3:])) or (phone.text if phone else "")
 
 
@@ -184,7 +188,9 @@ def _is_person(clause: str, name: Mark, roles: list[Mark], phones: list[Mark]) -
         return True
     beside_role = any(_beside(name, role) for role in roles)
     beside_phone = any(0 <= phone.start - name.end <= 24 for phone in phones)
-    full = " " in name.text and (name.start > 0 or beside_phone or beside_role)
+    first, _, rest = name.text.partition(" ")
+    opens_clause = name.start == 0 and not (roles or phones)
+    full = bool(rest) and not opens_clause and first.casefold() not in IMPERATIVES
     return beside_role or beside_phone or full
 
 

@@ -42,9 +42,12 @@ def _warns(sentence: str) -> bool:
 
 
 def to_step(text: str) -> dict[str, Any]:
-    roads = find_roads(text)
+    condition = _read_condition(text)
+    # "If the A64 is blocked, take the A59": the road is the one outside the condition.
+    roads = find_roads(text.replace(condition, "") if condition else text)
     step = {"text": finish(text), "name": text, "road": roads[0] if roads else None}
-    return step | {"distance": find_distance_km(text), "reason": _read_condition(text)}
+    reason = finish(condition) if condition else None
+    return step | {"distance": find_distance_km(text), "reason": reason}
 
 
 def _leads(sentence: str) -> bool:
@@ -60,7 +63,7 @@ def _split(sentence: str) -> list[str]:
 
 def _read_condition(text: str) -> str | None:
     found = re.search(r"\b(?:if|when|in case|because|since)\b[^.,;]{3,150}", text, re.IGNORECASE)
-    return finish(found[0]) if found else None
+    return found[0] if found else None
 
 
 def _get_text(facts: Facts, keys: Sequence[str]) -> str | None:
