@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         state=State({"services": services}),
         lifespan=[lifespan],
-        exception_handlers=dict(EXCEPTION_HANDLERS),
+        exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),
         request_max_body_size=MAX_BODY,
         logging_config=None,

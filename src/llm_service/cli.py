@@ -47,7 +47,7 @@ def api() -> None:
     app = create_app(settings)
     uvicorn.run(
         # More than one process needs to make its own application; one serves this.
-        "llm_service.app:app_from_environment" if settings.api_processes > 1 else app,  # type: ignore[arg-type]
+        "llm_service.app:app_from_environment" if settings.api_processes > 1 else app,
         factory=settings.api_processes > 1,
         workers=settings.api_processes if settings.api_processes > 1 else None,
         host=settings.host,

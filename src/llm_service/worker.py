@@ -1,4 +1,4 @@
-"""Wires the arq process: one worker for jobs, one for webhooks, and the tasks that keep leases and queue right.
+"""Wires the arq process: one worker for jobs, one for webhooks.
 
 `llm-service worker` starts it with the doorbell, so that a submit is picked up within milliseconds, and survives
 a Redis that goes away. `arq llm_service.worker.WorkerSettings` starts the same functions in arq's own loop.
@@ -8,44 +8,30 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 from uuid import UUID
 
-import aiohttp
 import structlog
-from arq.connections import ArqRedis, RedisSettings
+from arq.connections import RedisSettings
 from arq.worker import Function, Worker, func
 from redis.exceptions import RedisError
-from uuid_utils.compat import uuid7
 
-from llm_service.db import BEAT_LIMITS, WORKER_LIMITS, Database
 from llm_service.errors import ServiceUnavailable
-from llm_service.jobs.heartbeat import Heartbeat
 from llm_service.jobs.queue import (
     BELL,
-    CANCELS,
     DELIVER_WEBHOOK,
     JOBS,
     RUN_JOB,
     WEBHOOKS,
-    JobQueue,
     connect,
-    forget_hint,
     pack,
     running_elsewhere,
     unpack,
 )
-from llm_service.jobs.report import Reporter
-from llm_service.jobs.rescue import Reconciler
-from llm_service.jobs.run import Runner
-from llm_service.jobs.secrets import SecretBox
-from llm_service.jobs.store import upkeep
-from llm_service.llm import open_llm, open_prices
 from llm_service.logs import configure_logs, get_logger
+from llm_service.runtime import Runtime
 from llm_service.settings import Settings, load_settings
-from llm_service.webhooks.post import open_session
 from llm_service.workflows import load_workflows
 
 log = get_logger(__name__)
@@ -55,107 +41,8 @@ CLAIM_S = 10
 POLL_S = 1.0
 """The safety net below the doorbell."""
 RING_WAIT_S = 5
-
-
-class Runtime:
-    """What one worker process holds open: connections, the model, and the tasks beside the jobs."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid7().hex[-6:]}"
-        self.settings = settings
-        self.database = Database(settings.database_url, WORKER_LIMITS, name="worker")
-        self._beats = Database(settings.database_url, BEAT_LIMITS, name="heartbeat")
-        self.queue = JobQueue(connect(settings.redis_url), head_start_s=settings.priority_head_start)
-        # Opened here, not when the loop runs: a wrong model or plug-in stops the start, not the first job.
-        self.workflows = load_workflows()
-        self.prices = open_prices(settings)
-        self.secrets = SecretBox(settings.encryption_keys)
-        self._sessions: list[aiohttp.ClientSession] = []
-        self._tasks: list[asyncio.Task[None]] = []
-        self.runner: Runner
-        self.reporter: Reporter
-        self.heartbeat: Heartbeat
-
-    async def open(self) -> None:
-        settings = self.settings
-        models = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
-        )
-        receivers = open_session(settings.webhook_allowed_hosts)
-        self._sessions = [models, receivers]
-        self.heartbeat = Heartbeat(
-            self._beats, worker=self.name, lease_s=settings.lease, concurrency=settings.worker_concurrency
-        )
-        self.runner = Runner(
-            database=self.database,
-            queue=self.queue,
-            heartbeat=self.heartbeat,
-            workflows=self.workflows,
-            model=open_llm(settings, models),
-            prices=self.prices,
-            worker=self.name,
-            job_timeout_s=settings.job_timeout,
-        )
-        self.reporter = Reporter(
-            database=self.database,
-            queue=self.queue,
-            session=receivers,
-            secrets=self.secrets,
-            service_secret=settings.webhook_secret,
-        )
-        reconciler = Reconciler(self.database, self.queue, lease_s=settings.lease)
-        for forever in (
-            self.heartbeat.beat_forever,
-            self.heartbeat.watch_forever,
-            reconciler.sweep_forever,
-            self._hear_cancels,
-        ):
-            self._tasks.append(asyncio.create_task(forever(), name=forever.__qualname__))
-            self._tasks[-1].add_done_callback(_stop_on_bug)
-        log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))
-
-    async def _hear_cancels(self) -> None:
-        """Break off a run as soon as its job was cancelled; without Redis the next beat says the same."""
-        while True:
-            client = connect(self.settings.redis_url, socket_timeout_s=None)
-            try:
-                async with client.pubsub() as channel:
-                    await channel.subscribe(CANCELS)
-                    async for message in channel.listen():
-                        if message["type"] == "message":
-                            self._break_off(message["data"].decode(errors="replace"))
-            except (RedisError, OSError):
-                await asyncio.sleep(POLL_S)
-            finally:
-                await client.aclose(close_connection_pool=True)
-
-    def _break_off(self, job_id: str) -> None:
-        for run in self.heartbeat.running:
-            if str(run.claim.job_id) == job_id:
-                run.break_off("cancelled")
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.remove_done_callback(_stop_on_bug)
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(ServiceUnavailable):
-            await upkeep.sign_off(self.database, self.name)
-        for session in self._sessions:
-            await session.close()
-        await self.queue.close()
-        await self._beats.close()
-        await self.database.close()
-
-
-def _stop_on_bug(task: asyncio.Task[None]) -> None:
-    """A heartbeat or reconciler that ends by itself is a bug: better no worker than one without leases."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("background task died", task=task.get_name(), exc_info=error)
-        os.kill(os.getpid(), signal.SIGTERM)
+RELEASE_S = 10.0
+"""How long a run that is broken off may take to give its job back."""
 
 
 # --- the two functions that arq knows ---------------------------------------------------------------------
@@ -262,7 +149,8 @@ class JobWorker(Worker):
                     await asyncio.sleep(0.05)
                     continue
                 try:
-                    if await client.brpop([BELL[self.queue_name]], timeout=RING_WAIT_S):
+                    rang: Any = client.brpop([BELL[self.queue_name]], timeout=RING_WAIT_S)
+                    if await rang:
                         self._wake.set()
                 except (RedisError, OSError):
                     await asyncio.sleep(POLL_S / 2)
@@ -274,12 +162,14 @@ class JobWorker(Worker):
 
     async def drain(self, grace_s: float) -> None:
         """Wait for what is running, at most for the grace; then break the rest off and wait for its release."""
-        if running := [task for task in self.tasks.values() if not task.done()]:
-            _, late = await asyncio.wait(running, timeout=grace_s)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=10)
+        running = [task for task in self.tasks.values() if not task.done()]
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=RELEASE_S)
 
     async def close(self) -> None:
         with contextlib.suppress(RedisError, OSError):
@@ -297,34 +187,50 @@ def webhook_worker(runtime: Runtime) -> JobWorker:
     )
 
 
+class WorkerProcess:
+    """Both workers of one process, from start to an orderly end."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        slots = runtime.settings.worker_concurrency
+        jobs = JobWorker(JOBS, runtime, functions=functions(RUN_JOB, run_job), max_jobs=slots)
+        self._workers = [jobs, webhook_worker(runtime)]
+        self.loops = [asyncio.create_task(worker.main()) for worker in self._workers]
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing more; finish what ends within the grace, give the rest back."""
+        for worker in self._workers:
+            worker.stop_picking()
+        await asyncio.gather(*(worker.drain(grace_s) for worker in self._workers))
+
+    async def close(self) -> None:
+        """Raises what ended a loop before its time: that is a bug."""
+        for loop in self.loops:
+            loop.cancel()
+        ends = await asyncio.gather(*self.loops, return_exceptions=True)
+        for worker in self._workers:
+            await worker.close()
+        await self.runtime.close()
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+
 async def serve(settings: Settings) -> None:
     """Run one worker process until SIGTERM or SIGINT; a second signal ends it at once, giving its jobs back."""
-    runtime = Runtime(settings)
-    await runtime.open()
-    jobs = JobWorker(
-        JOBS, runtime, functions=functions(RUN_JOB, run_job), max_jobs=settings.worker_concurrency
-    )
-    workers = [jobs, webhook_worker(runtime)]
     stop, hurry = asyncio.Event(), asyncio.Event()
     _hear_signals(stop, hurry)
-    loops = [asyncio.create_task(worker.main()) for worker in workers]
-    await _first_of(*loops, asyncio.create_task(stop.wait()))
+    runtime = Runtime(settings, load_workflows())
+    await runtime.open()
+    process = WorkerProcess(runtime)
+    await _first_of(*process.loops, asyncio.create_task(stop.wait()))
     log.info("worker stopping", running=len(runtime.heartbeat.running))
-    for worker in workers:
-        worker.stop_picking()
-    draining = asyncio.gather(*(worker.drain(settings.shutdown_grace) for worker in workers))
-    await _first_of(asyncio.ensure_future(draining), asyncio.create_task(hurry.wait()))
-    if hurry.is_set():
-        await asyncio.gather(*(worker.drain(0.0) for worker in workers))
-    for loop in loops:
-        loop.cancel()
-    results = await asyncio.gather(*loops, return_exceptions=True)
-    for worker in workers:
-        await worker.close()
-    await runtime.close()
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+    drained = asyncio.create_task(process.drain(settings.shutdown_grace))
+    await _first_of(drained, asyncio.create_task(hurry.wait()))
+    if not drained.done():
+        await process.drain(0.0)
+    await drained
+    await process.close()
 
 
 async def _first_of(*awaited: asyncio.Future[Any]) -> None:
@@ -349,7 +255,7 @@ async def open_runtime(ctx: dict[str, Any]) -> None:
     """arq's start-up hook: everything beside the jobs, webhooks included."""
     settings = load_settings(os.environ)
     configure_logs(settings.log_level, settings.log_format)
-    runtime = Runtime(settings)
+    runtime = Runtime(settings, load_workflows())
     await runtime.open()
     companion = webhook_worker(runtime)
     ctx |= {"runtime": runtime, "companion": companion, "loop": asyncio.create_task(companion.main())}
@@ -382,5 +288,3 @@ class WorkerSettings:
     log_results = False
     expires_extra_ms = 86_400_000
 
-
-__all__ = ["ArqRedis", "JobWorker", "Runtime", "WorkerSettings", "forget_hint", "serve"]

@@ -1,6 +1,5 @@
 """How an error looks on the wire: one envelope, `{"detail": {"error": CODE, "message": TEXT, ...}}`."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -95,7 +94,7 @@ def on_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, An
     return answer(InternalError(str(structlog.contextvars.get_contextvars().get("request_id", ""))))
 
 
-EXCEPTION_HANDLERS: Mapping[type[Exception], Any] = {
+EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
     RequestError: on_request_error,
     HTTPException: on_http_exception,
     Exception: on_bug,

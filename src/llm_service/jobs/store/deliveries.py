@@ -70,7 +70,17 @@ async def claim(database: Database, job_id: UUID, *, lease_s: float) -> DueDeliv
             return None
         job = (await connection.execute(_JOB, values)).one()
         usage = (await connection.execute(_USAGE, values)).one()
-    return DueDelivery(*taken, job.webhook_url, job.webhook_secret, job.request_id, job, usage)
+    return DueDelivery(
+        token=taken.lease_token,
+        webhook_id=taken.webhook_id,
+        event=taken.event,
+        tries=taken.tries,
+        url=job.webhook_url,
+        sealed_secret=job.webhook_secret,
+        request_id=job.request_id,
+        job=job,
+        usage=usage,
+    )
 
 
 _SETTLE = sa.text("""

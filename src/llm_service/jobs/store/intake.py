@@ -1,7 +1,7 @@
 """Writes a submitted job, and remembers which answer an idempotency key got."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -52,7 +52,7 @@ _INSERT = (
             "hinted_at": sa.func.now(),
         }
     )
-    .returning(WorkflowJob.queued_at)
+    .returning(WorkflowJob.created_at)
 )
 _CLAIM_KEY = (
     insert(IdempotencyKey)
@@ -94,7 +94,7 @@ async def _insert(connection: AsyncConnection, job: NewJob) -> Accepted:
     return Accepted(job.id, job.workflow_name, written.scalar_one())
 
 
-async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[tuple[object, ...]] | None:
+async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[Any] | None:
     """What a new run of a job needs; None where there is no such job."""
     wanted = (
         "workflow_name priority user_id username action webhook_url webhook_secret debug_mode status".split()

@@ -1,0 +1,132 @@
+"""What one worker process holds open: connections, the model, and the tasks beside the jobs."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from redis.exceptions import RedisError
+from uuid_utils.compat import uuid7
+
+from llm_service.db import BEAT_LIMITS, WORKER_LIMITS, Database
+from llm_service.errors import ServiceUnavailable
+from llm_service.jobs.heartbeat import Heartbeat
+from llm_service.jobs.queue import CANCELS, JobQueue, connect
+from llm_service.jobs.report import Reporter
+from llm_service.jobs.rescue import Reconciler
+from llm_service.jobs.run import Runner
+from llm_service.jobs.secrets import SecretBox
+from llm_service.jobs.store import upkeep
+from llm_service.llm import open_llm, open_prices
+from llm_service.logs import get_logger
+from llm_service.settings import Settings
+from llm_service.webhooks.post import open_session
+from llm_service.workflows.base import Workflow
+
+log = get_logger(__name__)
+
+RECONNECT_S = 1.0
+
+
+class Runtime:
+    """What one worker process holds open: connections, the model, and the tasks beside the jobs."""
+
+    def __init__(self, settings: Settings, workflows: Mapping[str, Workflow[Any, Any]]) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid7().hex[-6:]}"
+        self.settings = settings
+        self.database = Database(settings.database_url, WORKER_LIMITS, name="worker")
+        self._beats = Database(settings.database_url, BEAT_LIMITS, name="heartbeat")
+        self.queue = JobQueue(connect(settings.redis_url), head_start_s=settings.priority_head_start)
+        self.workflows = workflows
+        self.prices = open_prices(settings)
+        self.secrets = SecretBox(settings.encryption_keys)
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.runner: Runner
+        self.reporter: Reporter
+        self.heartbeat: Heartbeat
+
+    async def open(self) -> None:
+        settings = self.settings
+        models = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,
+        )
+        receivers = open_session(settings.webhook_allowed_hosts)
+        self._sessions = [models, receivers]
+        self.heartbeat = Heartbeat(
+            self._beats, worker=self.name, lease_s=settings.lease, concurrency=settings.worker_concurrency
+        )
+        self.runner = Runner(
+            database=self.database,
+            queue=self.queue,
+            heartbeat=self.heartbeat,
+            workflows=self.workflows,
+            model=open_llm(settings, models),
+            prices=self.prices,
+            worker=self.name,
+            job_timeout_s=settings.job_timeout,
+        )
+        self.reporter = Reporter(
+            database=self.database,
+            queue=self.queue,
+            session=receivers,
+            secrets=self.secrets,
+            service_secret=settings.webhook_secret,
+        )
+        reconciler = Reconciler(self.database, self.queue, lease_s=settings.lease)
+        for forever in (
+            self.heartbeat.beat_forever,
+            self.heartbeat.watch_forever,
+            reconciler.sweep_forever,
+            self._hear_cancels,
+        ):
+            self._tasks.append(asyncio.create_task(forever(), name=forever.__qualname__))
+            self._tasks[-1].add_done_callback(_stop_on_bug)
+        log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))
+
+    async def _hear_cancels(self) -> None:
+        """Break off a run as soon as its job was cancelled; without Redis the next beat says the same."""
+        while True:
+            client = connect(self.settings.redis_url, socket_timeout_s=None)
+            try:
+                async with client.pubsub() as channel:
+                    await channel.subscribe(CANCELS)
+                    async for message in channel.listen():
+                        if message["type"] == "message":
+                            self._break_off(message["data"].decode(errors="replace"))
+            except (RedisError, OSError):
+                await asyncio.sleep(RECONNECT_S)
+            finally:
+                await client.aclose(close_connection_pool=True)
+
+    def _break_off(self, job_id: str) -> None:
+        for run in self.heartbeat.running:
+            if str(run.claim.job_id) == job_id:
+                run.break_off("cancelled")
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.remove_done_callback(_stop_on_bug)
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(ServiceUnavailable):
+            await upkeep.sign_off(self.database, self.name)
+        for session in self._sessions:
+            await session.close()
+        await self.queue.close()
+        await self._beats.close()
+        await self.database.close()
+
+
+def _stop_on_bug(task: asyncio.Task[None]) -> None:
+    """A heartbeat or reconciler that ends by itself is a bug: better no worker than one without leases."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("background task died", task=task.get_name(), exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,366 @@
+"""Running jobs: claims, endings, what is stored, what is not, and what happens when a worker is stopped."""
+
+import asyncio
+import json
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+import pytest
+from redis.asyncio import Redis
+from tests.fakes.model_server import ModelServer, Reply
+from tests.integration.jobs.conftest import Submit, WaitFor
+from tests.integration.jobs.worker_in_process import working
+
+from llm_service.db import Database
+from llm_service.errors import WorkflowError
+from llm_service.jobs.model import JobStatus
+from llm_service.jobs.queue import JOBS, JobQueue
+from llm_service.jobs.store import leases
+from llm_service.jobs.store.leases import Hint
+from llm_service.settings import Settings, load_settings
+from llm_service.workflows.base import Context, Workflow
+
+
+class Note(msgspec.Struct):
+    note: str = ""
+
+
+def workflow(name: str, run: Any) -> Workflow[Note, Note]:
+    return Workflow(
+        name=name,
+        description="For a test.",
+        version="1",
+        input_type=Note,
+        output_type=Note,
+        run=run,
+        calls=lambda _: 1,
+    )
+
+
+class Gate:
+    """A workflow that waits until it is let through, and counts who is waiting."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.waiting = 0
+        self.order: list[str] = []
+
+    async def run(self, request: Note, _: Context) -> Note:
+        self.order.append(request.note)
+        self.waiting += 1
+        try:
+            await self.open.wait()
+        finally:
+            self.waiting -= 1
+        return request
+
+    async def wait_for(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self.waiting < count:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def with_model(environment: dict[str, str], model_server: ModelServer) -> Settings:
+    """Settings for the model server of this test."""
+    return load_settings(
+        environment
+        | {
+            "LLM_SERVICE_MODEL": "openai:test-model",
+            "OPENAI_BASE_URL": model_server.url,
+            "LLM_SERVICE_PRICES": '{"openai:test-model": [1.0, 2.0]}',
+        }
+    )
+
+
+async def test_a_job_runs_and_its_result_is_stored(submit: Submit, wait_for: WaitFor, settings: Settings) -> None:
+    async with working(settings):
+        row = await wait_for(await submit())
+    assert row["status"] == "completed"
+    assert "Svratka" in json.loads(row["result"])["text"]
+    assert row["created_at"] <= row["started_at"] <= row["completed_at"]
+    assert row["duration_ms"] >= 0
+    assert (row["attempt"], row["lease_token"], row["lease_expires_at"]) == (1, None, None)
+    assert row["total_tokens"] > 0
+    assert row["cost_usd"] is None
+
+
+async def test_nothing_of_a_finished_job_stays_in_redis(
+    submit: Submit, wait_for: WaitFor, settings: Settings, queue: JobQueue
+) -> None:
+    async with working(settings):
+        await wait_for(await submit())
+    left = [key for key in await queue.client.keys("*") if b":bell" not in key]
+    assert left == []
+
+
+async def test_tokens_and_cost_are_stored_for_each_call(
+    submit: Submit, wait_for: WaitFor, with_model: Settings, sql: asyncpg.Connection
+) -> None:
+    async with working(with_model):
+        row = await wait_for(await submit())
+    call = await sql.fetchrow("SELECT * FROM llm_calls")
+    assert call is not None
+    assert (call["step"], call["provider"], call["model"], call["status"]) == ("completion", "openai", "test-model", "succeeded")
+    assert (call["input_tokens"], call["output_tokens"]) == (11, 7)
+    assert float(call["cost_usd"]) == pytest.approx(25e-6)
+    assert row["total_tokens"] == 18
+    assert float(row["cost_usd"]) == pytest.approx(25e-6)
+
+
+async def test_cost_is_null_where_the_price_is_not_known(
+    submit: Submit, wait_for: WaitFor, with_model: Settings
+) -> None:
+    async with working(msgspec.structs.replace(with_model, prices={})):
+        row = await wait_for(await submit())
+    assert (row["status"], row["cost_usd"], row["total_tokens"]) == ("completed", None, 18)
+
+
+async def test_tokens_are_null_where_the_provider_does_not_say(
+    submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer
+) -> None:
+    model_server.script = [Reply(text="hello", usage=None)]
+    async with working(with_model):
+        row = await wait_for(await submit())
+    assert (row["status"], row["cost_usd"], row["total_tokens"]) == ("completed", None, None)
+
+
+@pytest.mark.parametrize("debug_mode", [True, False])
+async def test_prompts_and_answers_are_kept_in_debug_mode_alone(
+    submit: Submit, wait_for: WaitFor, settings: Settings, sql: asyncpg.Connection, *, debug_mode: bool
+) -> None:
+    async with working(settings):
+        await wait_for(await submit(debug_mode=debug_mode))
+    call = await sql.fetchrow("SELECT prompt, answer FROM llm_calls")
+    assert call is not None
+    assert (call["prompt"] is not None, call["answer"] is not None) == (debug_mode, debug_mode)
+    if debug_mode:
+        assert "Svratka" in call["prompt"]
+
+
+async def test_an_answer_that_breaks_the_schema_is_repaired_once(
+    submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer
+) -> None:
+    good = {"contacts": [{"name": "Anna", "role": "sister", "phone": None, "reason": "near"}], "meeting_places": []}
+    model_server.script = [Reply(text='{"contacts": "none"}'), Reply(text=f"```json\n{json.dumps(good)}\n```")]
+    async with working(with_model):
+        row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
+    assert row["status"] == "completed", row["error_message"]
+    assert json.loads(row["result"])["contacts"] == good["contacts"]
+    repair = model_server.requests[1]["messages"]
+    assert [message["role"] for message in repair] == ["system", "user", "assistant", "user"]
+    assert "Expected `array`" in repair[-1]["content"]
+
+
+async def test_an_answer_that_breaks_it_twice_fails_the_job(
+    submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer
+) -> None:
+    model_server.script = [Reply(text="no JSON at all")]
+    async with working(with_model):
+        row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
+    assert (row["status"], row["error_code"]) == ("failed", "OutputValidationError")
+    assert len(model_server.requests) == 2
+    assert row["total_tokens"] == 36, "both answers were paid for"
+
+
+async def test_text_that_postgres_cannot_hold_is_mended(
+    submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer
+) -> None:
+    answer = {"contacts": [{"name": "A\x00B", "role": "r", "phone": None, "reason": "z"}], "meeting_places": []}
+    model_server.script = [Reply(text=json.dumps(answer))]
+    async with working(with_model):
+        row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
+    assert row["status"] == "completed", row["error_message"]
+    assert json.loads(row["result"])["contacts"][0]["name"] == "A\ufffdB"
+
+
+async def test_a_workflow_that_raises_fails_without_its_text(
+    submit: Submit, wait_for: WaitFor, settings: Settings
+) -> None:
+    async def raise_prompt(request: Note, _: Context) -> Note:
+        raise RuntimeError(f"could not read {request.note}")
+
+    async with working(settings, workflow("raising", raise_prompt)):
+        row = await wait_for(await submit("raising", {"note": "the caller's own words"}))
+    assert (row["status"], row["error_code"]) == ("failed", "WorkflowError")
+    assert "RuntimeError" in row["error_message"]
+    assert "own words" not in row["error_message"]
+
+
+async def test_a_failure_inside_task_groups_is_the_jobs_reason(
+    submit: Submit, wait_for: WaitFor, settings: Settings
+) -> None:
+    async def fail_in_group(_: Note, __: Context) -> Note:
+        async def fail() -> None:
+            raise WorkflowError("the reason")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+        raise AssertionError
+
+    async with working(settings, workflow("grouped", fail_in_group)):
+        row = await wait_for(await submit("grouped", {}))
+    assert (row["error_code"], row["error_message"]) == ("WorkflowError", "the reason")
+
+
+async def test_a_job_that_takes_too_long_fails(submit: Submit, wait_for: WaitFor, settings: Settings) -> None:
+    gate = Gate()
+    async with working(msgspec.structs.replace(settings, job_timeout=0.2), workflow("gate", gate.run)):
+        row = await wait_for(await submit("gate", {"note": "x"}))
+    assert (row["status"], row["error_code"]) == ("failed", "JobTimeout")
+
+
+async def test_as_many_jobs_run_at_once_as_there_are_slots(
+    submit: Submit, wait_for: WaitFor, settings: Settings
+) -> None:
+    gate = Gate()
+    async with working(msgspec.structs.replace(settings, worker_concurrency=20), workflow("gate", gate.run)):
+        jobs = [await submit("gate", {"note": str(number)}) for number in range(25)]
+        await gate.wait_for(20)
+        assert len(gate.order) == 20
+        gate.open.set()
+        for job_id in jobs:
+            assert (await wait_for(job_id))["status"] == "completed"
+
+
+async def test_urgent_jobs_start_first_and_old_ones_age_past_them(
+    submit: Submit, wait_for: WaitFor, settings: Settings, queue: JobQueue, sql: asyncpg.Connection
+) -> None:
+    gate = Gate()
+    gate.open.set()
+    jobs = []
+    for note, priority, age_s in [("new", 0, 0), ("urgent", 10, 0), ("some", 5, 0), ("old", 0, 400), ("new too", 0, 0)]:
+        job_id = await submit("gate", {"note": note}, priority=priority, wake=False)
+        queued_at = await sql.fetchval(
+            "UPDATE llm_workflow_jobs SET queued_at = queued_at - make_interval(secs => $2) WHERE id = $1 RETURNING queued_at",
+            job_id,
+            float(age_s),
+        )
+        jobs.append(Hint(job_id, 0, priority, queued_at))
+    await queue.wake(jobs)
+    async with working(msgspec.structs.replace(settings, worker_concurrency=1), workflow("gate", gate.run)):
+        for hint in jobs:
+            await wait_for(hint.job_id)
+    assert gate.order == ["old", "urgent", "some", "new", "new too"]
+
+
+async def test_an_idle_worker_hears_the_bell(submit: Submit, wait_for: WaitFor, settings: Settings) -> None:
+    async with working(settings):
+        await wait_for(await submit())
+        waits = []
+        for _ in range(20):
+            row = await wait_for(await submit())
+            waits.append((row["started_at"] - row["queued_at"]).total_seconds())
+    # The poll below the bell comes once a second: without the bell the median is half of that.
+    assert sorted(waits)[10] < 0.25
+
+
+async def test_a_stopped_worker_gives_its_job_back_and_the_next_one_runs_it(
+    submit: Submit, wait_for: WaitFor, settings: Settings, sql: asyncpg.Connection
+) -> None:
+    gate = Gate()
+    async with working(settings, workflow("gate", gate.run), grace_s=0.0):
+        job_id = await submit("gate", {"note": "x"})
+        await gate.wait_for(1)
+    row = await wait_for(job_id, "pending")
+    assert (row["attempt"], row["claims"], row["lease_token"]) == (0, 1, None)
+    gate.open.set()
+    async with working(settings, workflow("gate", gate.run)):
+        row = await wait_for(job_id)
+    assert (row["status"], row["attempt"], row["claims"]) == ("completed", 1, 2)
+    outcomes = await sql.fetch("SELECT outcome FROM llm_job_attempts ORDER BY claim")
+    assert [record["outcome"] for record in outcomes] == ["released", "completed"]
+
+
+async def test_a_stopping_worker_finishes_what_ends_within_the_grace(
+    submit: Submit, wait_for: WaitFor, settings: Settings
+) -> None:
+    gate = Gate()
+    async with working(settings, workflow("gate", gate.run), grace_s=10.0) as process:
+        job_id = await submit("gate", {"note": "x"})
+        await gate.wait_for(1)
+        draining = asyncio.create_task(process.drain(10.0))
+        late = await submit("gate", {"note": "late"})
+        gate.open.set()
+        await draining
+        assert (await wait_for(job_id))["status"] == "completed"
+        assert (await wait_for(late, "pending"))["claims"] == 0, "a stopping worker takes nothing more"
+
+
+async def test_a_paid_step_is_not_paid_again_by_the_next_attempt(
+    submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer, sql: asyncpg.Connection
+) -> None:
+    request = {"scenarios": ["flood"], "location": "Brno", "family_size": 2, "duration_days": 3}
+
+    def stall_in_recommendation(body: dict[str, Any]) -> Reply | None:
+        is_last = "recommended_bundles" in json.dumps(body["response_format"])
+        return Reply(latency_s=60) if is_last and stalling.is_set() else None
+
+    stalling = asyncio.Event()
+    stalling.set()
+    model_server.choose = stall_in_recommendation
+    async with working(with_model, grace_s=0.0):
+        job_id = await submit("mission_generation", request)
+        async with asyncio.timeout(10):
+            while model_server.in_flight == 0 or len(model_server.requests) < 3:
+                await asyncio.sleep(0.01)
+    asked_before = len(model_server.requests)
+    stalling.clear()
+    async with working(with_model):
+        row = await wait_for(job_id)
+    assert row["status"] == "completed", row["error_message"]
+    assert len(model_server.requests) == asked_before + 1, "only the call that was broken off is made again"
+    calls = await sql.fetch("SELECT step, status FROM llm_calls ORDER BY id")
+    assert [tuple(call) for call in calls][-2:] == [("recommendation", "lost"), ("recommendation", "succeeded")]
+    assert row["total_tokens"] == 18 * sum(call["status"] == "succeeded" for call in calls)
+
+
+async def test_a_stale_worker_changes_nothing(submit: Submit, database: Database, sql: asyncpg.Connection) -> None:
+    job_id = await submit(wake=False)
+    first = await leases.claim(database, job_id, worker="first", lease_s=20, known=["completion"])
+    assert first is not None
+    stale = first._replace(token=uuid4())
+    assert await leases.finish(database, stale, status=JobStatus.COMPLETED, result_json="{}") is None
+    assert await leases.release(database, stale) is None
+    assert await leases.beat(database, [(job_id, stale.token)], worker="x", lease_s=20, concurrency=1) == set()
+    assert await sql.fetchval("SELECT status FROM llm_workflow_jobs") == "processing"
+    assert await leases.finish(database, first, status=JobStatus.COMPLETED, result_json="{}") is not None
+    assert await leases.finish(database, first, status=JobStatus.FAILED) is None, "a finished job never changes"
+
+
+async def test_of_many_claims_one_wins(submit: Submit, database: Database) -> None:
+    job_id = await submit(wake=False)
+    claims = await asyncio.gather(
+        *(leases.claim(database, job_id, worker=f"w{n}", lease_s=20, known=["completion"]) for n in range(30))
+    )
+    assert sum(claim is not None for claim in claims) == 1
+
+
+async def test_a_workflow_that_is_not_known_here_is_not_claimed(submit: Submit, database: Database) -> None:
+    job_id = await submit("from_a_newer_version", {}, wake=False)
+    assert await leases.claim(database, job_id, worker="w", lease_s=20, known=["completion"]) is None
+
+
+async def test_a_pickle_in_the_queue_is_not_opened(
+    settings: Settings, submit: Submit, wait_for: WaitFor, queue: JobQueue, tmp_path: Any
+) -> None:
+    import pickle
+
+    canary = tmp_path / "canary"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (open, (str(canary), "w"))
+
+    redis: Redis = queue.client
+    await redis.set("arq:job:evil", pickle.dumps({"t": 1, "f": "run_job", "a": (Payload(),), "k": {}, "et": 1}))
+    await redis.zadd(JOBS, {"evil": 1})
+    async with working(settings):
+        row = await wait_for(await submit())
+        assert row["status"] == "completed"
+        async with asyncio.timeout(10):
+            while await redis.exists("arq:job:evil"):
+                await asyncio.sleep(0.01)
+    assert not canary.exists()
