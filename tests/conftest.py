@@ -125,7 +125,11 @@ async def empty_database_url(server_url: str, runner_number: int) -> AsyncIterat
 def redis_url(runner_number: int) -> str:
     """This runner's logical Redis database, emptied."""
     base = os.environ["TEST_REDIS_URL"].split("?")[0]
-    url = f"{base}?db={runner_number}" if base.startswith("unix:") else f"{base.rsplit('/', 1)[0]}/{runner_number}"
+    url = (
+        f"{base}?db={runner_number}"
+        if base.startswith("unix:")
+        else f"{base.rsplit('/', 1)[0]}/{runner_number}"
+    )
     with sync_redis.Redis.from_url(url) as client:
         client.flushdb()
     return url

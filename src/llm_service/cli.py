@@ -93,7 +93,9 @@ def rollback() -> None:
     downgrade_one(_database_url())
 
 
-@main.command(help="Start everything: PostgreSQL and Valkey where no URL is given, migrations, API, one worker.")
+@main.command(
+    help="Start everything: PostgreSQL and Valkey where no URL is given, migrations, API, one worker."
+)
 @naming_wrong_settings
 def run() -> None:
     from llm_service.everything import run_everything

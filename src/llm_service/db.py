@@ -123,7 +123,9 @@ def is_away(error: Exception) -> bool:
         return False
     state = sqlstate_of(error)
     if state is None:
-        return error.connection_invalidated or isinstance(_driver_error(error), OSError | asyncpg.InterfaceError)
+        return error.connection_invalidated or isinstance(
+            _driver_error(error), OSError | asyncpg.InterfaceError
+        )
     return state.startswith(AWAY_CLASSES) or state in {READ_ONLY, LOCK_TIMEOUT}
 
 

@@ -1,18 +1,18 @@
 """The one tree of errors. A class name is the code on the wire; what is not in this tree is a bug.
 
-    ServiceError
-    ├── SettingsInvalid               the process refuses to start, exit code 2
-    ├── RequestError                  an HTTP answer: `status`, `message`, `context`
-    │   ├── 400  InvalidLimitResults InvalidStatusFilter InvalidUserID InvalidCursor InvalidTimeRange
-    │   │        ConflictingFilters EmptyJobIdsList InvalidJobIDs MalformedBody
-    │   ├── 401  InvalidAPISecret
-    │   ├── 404  JobNotFound RouteNotFound · 405 MethodNotAllowed · 413 BodyTooLarge · 415 UnsupportedMediaType
-    │   ├── 409  JobNotCancellable JobNotRetryable
-    │   ├── 422  ValidationError UnknownWorkflow InvalidInputData UnsafeWebhookURL IdempotencyKeyReused
-    │   └── 429  TooManyRequests · 503 ServiceUnavailable · 500 InternalError
-    └── JobFailure                    why a job failed: its `error_code` is the class name
-        └── ModelUnavailable ModelRejected ModelTimeout OutputValidationError JobTimeout WorkerLost
-            WorkflowError BudgetExceeded
+ServiceError
+├── SettingsInvalid               the process refuses to start, exit code 2
+├── RequestError                  an HTTP answer: `status`, `message`, `context`
+│   ├── 400  InvalidLimitResults InvalidStatusFilter InvalidUserID InvalidCursor InvalidTimeRange
+│   │        ConflictingFilters EmptyJobIdsList InvalidJobIDs MalformedBody
+│   ├── 401  InvalidAPISecret
+│   ├── 404  JobNotFound RouteNotFound · 405 MethodNotAllowed · 413 BodyTooLarge · 415 UnsupportedMediaType
+│   ├── 409  JobNotCancellable JobNotRetryable
+│   ├── 422  ValidationError UnknownWorkflow InvalidInputData UnsafeWebhookURL IdempotencyKeyReused
+│   └── 429  TooManyRequests · 503 ServiceUnavailable · 500 InternalError
+└── JobFailure                    why a job failed: its `error_code` is the class name
+    └── ModelUnavailable ModelRejected ModelTimeout OutputValidationError JobTimeout WorkerLost
+        WorkflowError BudgetExceeded
 """
 
 from collections.abc import Sequence
@@ -188,7 +188,9 @@ class InternalError(RequestError):
     status = 500
 
     def __init__(self, request_id: str) -> None:
-        super().__init__("Something went wrong on our side; the request id leads to it.", request_id=request_id)
+        super().__init__(
+            "Something went wrong on our side; the request id leads to it.", request_id=request_id
+        )
 
 
 # --- why a job failed -------------------------------------------------------------------------------------

@@ -46,9 +46,7 @@ def run_everything(environ: Mapping[str, str]) -> int:
                     ready=lambda: answers(f"{base}/health"),
                     fatal_exit_codes={2},
                 ),
-                ChildSpec(
-                    name="worker", argv=[*command, "worker"], env=environment, fatal_exit_codes={2}
-                ),
+                ChildSpec(name="worker", argv=[*command, "worker"], env=environment, fatal_exit_codes={2}),
             ],
             keep=servers.children,
             on_ready=lambda: print(screen(base, environment, time.monotonic() - started), flush=True),  # noqa: T201

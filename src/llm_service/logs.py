@@ -13,7 +13,9 @@ from typing import Any
 import structlog
 
 MASK = "***"
-TELLING = re.compile(r"secret|password|api_?key|authorization|cookie|credential|database_url|redis_url|dsn", re.IGNORECASE)
+TELLING = re.compile(
+    r"secret|password|api_?key|authorization|cookie|credential|database_url|redis_url|dsn", re.IGNORECASE
+)
 URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)[^@/\s]{1,256}@")
 BEARER = re.compile(r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]{8,}")
 

@@ -10,7 +10,9 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 JOBS_SUBMITTED = Counter("llm_jobs_submitted", "Jobs committed", ["workflow"])
-JOBS_FINISHED = Counter("llm_jobs_finished", "Jobs ended by this worker", ["workflow", "status", "error_code"])
+JOBS_FINISHED = Counter(
+    "llm_jobs_finished", "Jobs ended by this worker", ["workflow", "status", "error_code"]
+)
 JOB_SECONDS = Histogram(
     "llm_job_seconds",
     "Run time of a job's attempt",
@@ -27,7 +29,10 @@ STALE_WRITES = Counter("llm_stale_writes", "Writes refused because the lease was
 RESCUED = Counter("llm_jobs_rescued", "Jobs taken back from lost workers or told to Redis again", ["how"])
 MODEL_CALLS = Counter("llm_model_calls", "Model calls", ["provider", "outcome"])
 MODEL_SECONDS = Histogram(
-    "llm_model_call_seconds", "Time of a model call", ["provider"], buckets=(0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120)
+    "llm_model_call_seconds",
+    "Time of a model call",
+    ["provider"],
+    buckets=(0.05, 0.25, 1, 2.5, 5, 10, 30, 60, 120),
 )
 MODEL_TOKENS = Counter("llm_model_tokens", "Tokens used", ["provider", "direction"])
 WEBHOOK_TRIES = Counter("llm_webhook_tries", "Webhook deliveries tried", ["outcome"])

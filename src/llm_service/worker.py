@@ -287,4 +287,3 @@ class WorkerSettings:
     health_check_interval = 15
     log_results = False
     expires_extra_ms = 86_400_000
-

@@ -16,7 +16,9 @@ from llm_service.jobs.queue import JOBS, JobQueue
 SUBMISSION: dict[str, Any] = {"workflow_name": "completion", "input_data": {"prompt": "Say hello."}}
 
 
-async def submit(client: httpx.AsyncClient, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+async def submit(
+    client: httpx.AsyncClient, *, headers: dict[str, str] | None = None, **fields: Any
+) -> httpx.Response:
     return await client.post("/api/v1/workflow", json=SUBMISSION | fields, headers=AUTH | (headers or {}))
 
 
@@ -69,11 +71,19 @@ async def test_a_submit_is_committed_and_told_to_redis(
         ({"webhook_url": "https://10.0.0.1/hook"}, "UnsafeWebhookURL", None),
         ({"webhook_url": "ftp://public.example/"}, "UnsafeWebhookURL", None),
         ({"username": "nul\x00here"}, "ValidationError", ["body", "username"]),
-        ({"input_data": {"prompt": "a", "extra": ["b", "nul\x00"]}}, "ValidationError", ["body", "input_data", "extra", 1]),
+        (
+            {"input_data": {"prompt": "a", "extra": ["b", "nul\x00"]}},
+            "ValidationError",
+            ["body", "input_data", "extra", 1],
+        ),
     ],
 )
 async def test_a_wrong_field_is_422_naming_it_and_writes_nothing(
-    client: httpx.AsyncClient, sql: asyncpg.Connection, fields: dict[str, Any], code: str, place: list[Any] | None
+    client: httpx.AsyncClient,
+    sql: asyncpg.Connection,
+    fields: dict[str, Any],
+    code: str,
+    place: list[Any] | None,
 ) -> None:
     for path in ("/api/v1/workflow", "/api/v1/workflow/validate"):
         answer = await client.post(path, json=SUBMISSION | fields, headers=AUTH)
@@ -86,7 +96,9 @@ async def test_a_wrong_field_is_422_naming_it_and_writes_nothing(
 
 async def test_a_missing_field_is_named(client: httpx.AsyncClient) -> None:
     answer = await client.post("/api/v1/workflow", json={"input_data": {}}, headers=AUTH)
-    assert answer.json()["detail"]["errors"] == [{"loc": ["body", "workflow_name"], "msg": "this field is required"}]
+    assert answer.json()["detail"]["errors"] == [
+        {"loc": ["body", "workflow_name"], "msg": "this field is required"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +134,11 @@ async def test_the_body_may_have_1_mib_and_no_more(client: httpx.AsyncClient) ->
     frame = len(b'{"workflow_name":"completion","input_data":{"prompt":"x","note":""}}')
 
     def body(size: int) -> bytes:
-        return b'{"workflow_name":"completion","input_data":{"prompt":"x","note":"' + b"y" * (size - frame) + b'"}}'
+        return (
+            b'{"workflow_name":"completion","input_data":{"prompt":"x","note":"'
+            + b"y" * (size - frame)
+            + b'"}}'
+        )
 
     assert (await client.post("/api/v1/workflow", content=body(1024 * 1024), headers=AUTH)).status_code == 202
     for over in (1, 9 * 1024 * 1024):
@@ -138,7 +154,9 @@ async def test_another_media_type_is_415(client: httpx.AsyncClient) -> None:
 
 
 async def test_50_posts_with_one_key_are_one_job(client: httpx.AsyncClient, sql: asyncpg.Connection) -> None:
-    answers = await asyncio.gather(*(submit(client, headers={"Idempotency-Key": "order-17"}) for _ in range(50)))
+    answers = await asyncio.gather(
+        *(submit(client, headers={"Idempotency-Key": "order-17"}) for _ in range(50))
+    )
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
     assert sum("Idempotent-Replay" not in answer.headers for answer in answers) == 1
@@ -182,7 +200,9 @@ async def test_the_secret_of_a_webhook_is_sealed_when_a_key_is_configured(
 
     settings = load_settings(environment | {"LLM_SERVICE_ENCRYPTION_KEYS": Fernet.generate_key().decode()})
     async with serving(settings) as client:
-        answer = await submit(client, webhook_secret="very-secret-value", webhook_url="https://hooks.example.org/x")
+        answer = await submit(
+            client, webhook_secret="very-secret-value", webhook_url="https://hooks.example.org/x"
+        )
         detail = await client.get(answer.headers["Location"], headers=AUTH)
     stored = await sql.fetchval("SELECT webhook_secret FROM llm_workflow_jobs")
     assert "very-secret-value" not in stored

@@ -125,9 +125,7 @@ def _as_completion(text: str, reply: Reply, body: dict[str, Any]) -> bytes:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "model": body.get("model"),
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        ],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
     }
     if reply.usage is not None:
         answer["usage"] = {"prompt_tokens": reply.usage[0], "completion_tokens": reply.usage[1]}

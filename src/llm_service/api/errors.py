@@ -1,5 +1,6 @@
 """How an error looks on the wire: one envelope, `{"detail": {"error": CODE, "message": TEXT, ...}}`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -8,14 +9,33 @@ from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
+from msgspec import UNSET, UnsetType
 
 from llm_service.errors import (
     BodyTooLarge,
+    ConflictingFilters,
+    EmptyJobIdsList,
+    IdempotencyKeyReused,
     InternalError,
+    InvalidAPISecret,
+    InvalidCursor,
+    InvalidInputData,
+    InvalidJobIDs,
+    InvalidLimitResults,
+    InvalidStatusFilter,
+    InvalidTimeRange,
+    InvalidUserID,
+    JobNotCancellable,
+    JobNotFound,
+    JobNotRetryable,
     MalformedBody,
     MethodNotAllowed,
     RequestError,
     RouteNotFound,
+    ServiceUnavailable,
+    TooManyRequests,
+    UnknownWorkflow,
+    UnsafeWebhookURL,
     UnsupportedMediaType,
     ValidationError,
 )
@@ -25,26 +45,33 @@ log = get_logger(__name__)
 
 
 class ErrorPlace(msgspec.Struct, frozen=True):
+    """A place in the request, e.g. `["body", "username"]`, and what is wrong there."""
+
     loc: list[str | int]
     msg: str
 
 
-class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`error` is the code; the other fields are there when they help."""
+class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """`error` is the code, `message` says what was wrong and what is allowed; other fields come when they help.
+
+    Values repeated from the request are cut at 100 characters. More context fields may be added.
+    """
 
     error: str
     message: str
-    errors: list[ErrorPlace] | None = None
-    valid_values: list[str] | None = None
-    limit_results: str | None = None
-    user_id: str | None = None
-    job_id: str | None = None
-    invalid_ids: list[str] | None = None
-    status: str | None = None
-    request_id: str | None = None
+    errors: list[ErrorPlace] | UnsetType = UNSET
+    valid_values: list[str] | UnsetType = UNSET
+    limit_results: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    job_id: str | UnsetType = UNSET
+    invalid_ids: list[str] | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    request_id: str | UnsetType = UNSET
 
 
 class ErrorResponse(msgspec.Struct, frozen=True):
+    """The one envelope of every error."""
+
     detail: ErrorDetail
 
 
@@ -101,23 +128,67 @@ EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
 }
 
 
+EXAMPLES: Mapping[str, RequestError] = {
+    error.code: error
+    for error in (
+        InvalidLimitResults(
+            "Invalid limit_results value: 'Yesterday'. "
+            "Expected: numeric value (1-500), 'Today', '7 Days', or '30 Days'",
+            "Yesterday",
+        ),
+        InvalidStatusFilter(
+            "status must be one of: all, running, pending, processing, completed, failed, cancelled.",
+            status="done",
+            valid_values=["all", "running", "pending", "processing", "completed", "failed", "cancelled"],
+        ),
+        InvalidUserID("user_id must be a UUID.", user_id="jane_smith"),
+        InvalidCursor("cursor must be a next_cursor of an earlier answer, unchanged.", cursor="page-2"),
+        InvalidTimeRange("created_after must be earlier than created_before."),
+        ConflictingFilters("cursor and offset are two ways of paging; give one of them."),
+        EmptyJobIdsList("job_ids must name 1 to 500 jobs; it is empty."),
+        InvalidJobIDs("Every entry of job_ids must be a UUID.", invalid_ids=["job-17"]),
+        MalformedBody("The body is not JSON: Input data was truncated."),
+        InvalidAPISecret(),
+        JobNotFound("01981c5e-7b1a-7c3e-9d52-2f6a1c0b9e44"),
+        RouteNotFound("There is nothing at this address."),
+        MethodNotAllowed("This address does not take this method.", method="PUT"),
+        BodyTooLarge(),
+        UnsupportedMediaType("Content-Type must be application/json.", content_type="text/plain"),
+        JobNotCancellable(
+            "The job is completed; only a pending or processing job can be cancelled.", status="completed"
+        ),
+        JobNotRetryable("The job is processing; only a finished job can be run again.", status="processing"),
+        ValidationError("Expected `str` of length <= 255", ["body", "username"]),
+        InvalidInputData("this field is required", ["body", "input_data", "prompt"]),
+        UnknownWorkflow(
+            "workflow_name names no workflow of this service.",
+            workflow_name="emergency_contact",
+            valid_values=["completion", "driving_directions", "emergency_contacts", "mission_generation"],
+        ),
+        UnsafeWebhookURL("webhook_url is not allowed: it must begin with https://."),
+        IdempotencyKeyReused(
+            "This Idempotency-Key was used with another body; a key belongs to one request.",
+            idempotency_key="report-2026-01-31",
+        ),
+        TooManyRequests("Too many requests; try again after the seconds in Retry-After.", retry_after_s=5),
+        ServiceUnavailable(),
+        InternalError("0198a4f0c2d17b3e8f5a6d7c9b0e1f23"),
+    )
+}
+"""What each code looks like, for the OpenAPI document."""
+
+
 def documented(**kinds: tuple[type[RequestError], ...]) -> dict[int, ResponseSpec]:
-    """Entries for a route's `responses`: the statuses as `s400=(InvalidCursor, ...)`, each code with an example."""
+    """Entries for a route's `responses`, the statuses as `s400=(InvalidCursor, ...)`. Each code has its example."""
     return {
         int(status[1:]): ResponseSpec(
             data_container=ErrorResponse,
             generate_examples=False,
             description=", ".join(kind.__name__ for kind in errors),
             examples=[
-                Example(id=kind.__name__, summary=kind.__name__, value=_example(kind)) for kind in errors
+                Example(id=kind.__name__, summary=kind.__name__, value=envelope(EXAMPLES[kind.__name__]))
+                for kind in errors
             ],
         )
         for status, errors in kinds.items()
     }
-
-
-def _example(kind: type[RequestError]) -> dict[str, Any]:
-    detail: dict[str, Any] = {"error": kind.__name__, "message": (kind.__doc__ or "What was wrong and what is allowed.").split("\n")[0]}
-    if issubclass(kind, ValidationError):
-        detail["errors"] = [{"loc": ["body", "username"], "msg": "Expected `str` of length <= 255"}]
-    return {"detail": detail}

@@ -55,7 +55,13 @@ async def _health(services: Services) -> HealthResponse:
     )
 
 
-@get("/health", tags=["Health"], summary="How the service is; 503 when it can accept nothing", raises=[], security=[])
+@get(
+    "/health",
+    tags=["Health"],
+    summary="How the service is; 503 when it can accept nothing",
+    raises=[],
+    security=[],
+)
 async def health(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
     found = await _health(services_of(request))
     return Response(found, status_code=503 if found.status == "unhealthy" else 200)
@@ -74,7 +80,14 @@ async def ready(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
     return Response(found, status_code=503 if found.status == "unhealthy" or is_stopping else 200)
 
 
-@get("/metrics", tags=["Health"], summary="Metrics for Prometheus", media_type=MediaType.TEXT, raises=[], security=[])
+@get(
+    "/metrics",
+    tags=["Health"],
+    summary="Metrics for Prometheus",
+    media_type=MediaType.TEXT,
+    raises=[],
+    security=[],
+)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     if (vitals := await _vitals(services_of(request))) is not None:
         WORKERS.set(vitals.workers)

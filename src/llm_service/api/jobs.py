@@ -179,7 +179,9 @@ def detail_of(record: JobRecord) -> JobDetail:
             len(paid),
             _sum(call.input_tokens for call in paid),
             _sum(call.output_tokens for call in paid),
-            _sum(total for call in paid if (total := _sum([call.input_tokens, call.output_tokens])) is not None),
+            _sum(
+                total for call in paid if (total := _sum([call.input_tokens, call.output_tokens])) is not None
+            ),
             _cost(paid),
         ),
     )
@@ -258,12 +260,18 @@ async def list_jobs(  # noqa: PLR0913 - one argument for each parameter, so that
             default="all",
         ),
     ] = None,
-    status_filter: Annotated[Text, _query("status_filter", "Another name of `status`.", enum=list(STATUS_FILTERS))] = None,
+    status_filter: Annotated[
+        Text, _query("status_filter", "Another name of `status`.", enum=list(STATUS_FILTERS))
+    ] = None,
     user_id: Annotated[Text, _query("user_id", "Whose jobs.", type="string", format="uuid")] = None,
     username: Annotated[Text, _query("username", "Exact match.", type="string", maxLength=255)] = None,
     action: Annotated[Text, _query("action", "Exact match.", type="string", maxLength=255)] = None,
-    workflow_name: Annotated[Text, _query("workflow_name", "Exact match.", type="string", maxLength=100)] = None,
-    error_code: Annotated[Text, _query("error_code", "Exact match, e.g. ModelTimeout.", type="string")] = None,
+    workflow_name: Annotated[
+        Text, _query("workflow_name", "Exact match.", type="string", maxLength=100)
+    ] = None,
+    error_code: Annotated[
+        Text, _query("error_code", "Exact match, e.g. ModelTimeout.", type="string")
+    ] = None,
     limit: Annotated[
         Text, _query("limit", "Page size.", type="integer", minimum=1, maximum=200, default=50)
     ] = None,
@@ -319,7 +327,9 @@ async def list_jobs(  # noqa: PLR0913 - one argument for each parameter, so that
         limit=wanted.limit,
         offset=wanted.offset,
         total_is_capped=page.total_is_capped,
-        next_cursor=None if last is None else Cursor.after(last.created_at, last.id, wanted.fingerprint).text(),
+        next_cursor=None
+        if last is None
+        else Cursor.after(last.created_at, last.id, wanted.fingerprint).text(),
     )
 
 

@@ -8,7 +8,6 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.datastructures import ResponseHeader
-from litestar.openapi.spec import Example
 from litestar.params import HeaderParameter, JSONBody
 from msgspec import Meta
 
@@ -41,10 +40,19 @@ class WorkflowSubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     workflow_name: Annotated[
         str,
-        Meta(min_length=1, max_length=100, description="A name from GET /workflows.", examples=["emergency_contacts"]),
+        Meta(
+            min_length=1,
+            max_length=100,
+            description="A name from GET /workflows.",
+            examples=["emergency_contacts"],
+        ),
     ]
     input_data: Annotated[
-        msgspec.Raw, Meta(description="The workflow's input: an object that fits its input_schema.")
+        msgspec.Raw,
+        Meta(
+            description="The workflow's input: an object that fits its input_schema.",
+            extra_json_schema={"type": "object", "additionalProperties": True},
+        ),
     ]
     user_id: Annotated[UUID | None, Meta(description="The user on whose behalf this runs.")] = None
     username: Annotated[
@@ -55,7 +63,7 @@ class WorkflowSubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="What the user is doing.", examples=["generate mission report"]),
     ] = None
     webhook_url: Annotated[
-        Annotated[str, Meta(max_length=2048)] | None,
+        Annotated[str, Meta(max_length=2048, extra_json_schema={"format": "uri"})] | None,
         Meta(description="Where to report the end of the job: an https URL at a public address."),
     ] = None
     webhook_secret: Annotated[
@@ -66,7 +74,10 @@ class WorkflowSubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkflowSubmitResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """The job is committed."""
+    """Accepted: the job is committed to PostgreSQL and will end as completed, failed or cancelled.
+
+    So it is also while Redis is away. With an Idempotency-Key this may be the answer to an earlier request.
+    """
 
     job_id: UUID
     workflow_name: str
@@ -76,6 +87,8 @@ class WorkflowSubmitResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkflowValidateResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Submitting this body would be accepted. Nothing was written."""
+
     valid: bool
     workflow_name: str
     estimated_llm_calls: int
@@ -92,6 +105,8 @@ class WorkflowDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkflowsResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Every workflow of this service, by name."""
+
     workflows: list[WorkflowDetail]
 
 
@@ -109,7 +124,8 @@ IdempotencyKey = Annotated[
         name="Idempotency-Key",
         required=False,
         description="The same key with the same body gets the first answer again, for at least 24 h, "
-        "with Idempotent-Replay: true. At most 255 characters.",
+        "with Idempotent-Replay: true; with another body, 422 IdempotencyKeyReused.",
+        schema_extra={"oneOf": None, "type": "string", "minLength": 1, "maxLength": MAX_KEY},
     ),
 ]
 
@@ -124,7 +140,9 @@ IdempotencyKey = Annotated[
     description="202 means that the job is committed: it will end as completed, failed or cancelled.",
     raises=[],
     response_headers=[
-        ResponseHeader(name="Location", documentation_only=True, description="The job, /api/v1/jobs/{job_id}"),
+        ResponseHeader(
+            name="Location", documentation_only=True, description="The job, /api/v1/jobs/{job_id}"
+        ),
         ResponseHeader(
             name="Idempotent-Replay", documentation_only=True, description="true: an earlier answer again"
         ),
@@ -222,18 +240,3 @@ def _checked_key(key: str) -> str:
         raise ValidationError("must have 1 to 255 characters", ["header", "Idempotency-Key"])
     refuse_unstorable_text(key, ["header", "Idempotency-Key"])
     return key
-
-
-SUBMIT_EXAMPLE = Example(
-    summary="Emergency contacts",
-    value={
-        "workflow_name": "emergency_contacts",
-        "username": "jane_smith",
-        "action": "generate contacts",
-        "input_data": {
-            "location": "Brno",
-            "scenarios": ["flood"],
-            "notes": "My sister Anna Novak (+420 777 123 456) lives two streets away.",
-        },
-    },
-)

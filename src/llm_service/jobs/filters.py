@@ -5,7 +5,7 @@ A new filter goes here (a field and its clause), into the handler of `GET /jobs`
 
 import base64
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
@@ -22,6 +22,8 @@ STATUS_FILTERS: dict[str, tuple[JobStatus, ...]] = {
     **{status.value: (status,) for status in JobStatus},
 }
 """What `status=` accepts, and the states that it stands for; empty: no condition."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,15 +78,15 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def after(cls, created_at: datetime, job_id: UUID, fingerprint: bytes) -> Self:
-        since_epoch = created_at - datetime.fromtimestamp(0, UTC)
-        microseconds = (since_epoch.days * 86_400 + since_epoch.seconds) * 1_000_000 + since_epoch.microseconds
-        return cls(microseconds, job_id.bytes, fingerprint)
+        return cls((created_at - EPOCH) // timedelta(microseconds=1), job_id.bytes, fingerprint)
 
     @classmethod
     def parse(cls, text: str, fingerprint: bytes) -> Self:
         """Raises `InvalidCursor` for text that is no cursor, or one that was made under other filters."""
         try:
-            raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            raw = base64.b64decode(
+                text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True
+            )
             cursor = msgspec.msgpack.decode(raw, type=cls)
             _ = cursor.position
         except (ValueError, msgspec.DecodeError, OverflowError):
@@ -100,8 +102,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def position(self) -> tuple[datetime, UUID]:
-        seconds, rest = divmod(self.microseconds, 1_000_000)
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest), UUID(bytes=self.job_id)
+        return EPOCH + timedelta(microseconds=self.microseconds), UUID(bytes=self.job_id)
 
     def clause(self) -> sa.ColumnElement[bool]:
         created_at, job_id = self.position

@@ -90,9 +90,10 @@ class WorkflowJob(Base):
     # Leases move with every beat: free room on each page keeps those updates off the indexes.
     __table_args__ = (
         Index("idx_workflow_jobs_created_at", text("created_at DESC"), text("id DESC")),
+        Index("idx_workflow_jobs_status", "status", text("created_at DESC"), text("id DESC")),
         *(
-            Index(f"idx_workflow_jobs_{name}", name, text("created_at DESC"), text("id DESC"))
-            for name in ("status", "user_id", "username", "action", "workflow_name")
+            Index(f"idx_workflow_jobs_{name}", name, text("created_at DESC"), text("id DESC"), "status")
+            for name in ("user_id", "username", "action", "workflow_name")
         ),
         Index(
             "idx_workflow_jobs_error_code",
@@ -181,7 +182,9 @@ class JobAttempt(Base):
 
     __tablename__ = "llm_job_attempts"
 
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("llm_workflow_jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("llm_workflow_jobs.id", ondelete="CASCADE"), primary_key=True
+    )
     claim: Mapped[int] = mapped_column(primary_key=True)
     worker: Mapped[str] = mapped_column(String(255))
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -255,7 +258,9 @@ class WebhookDelivery(Base):
         ),
     )
 
-    job_id: Mapped[UUID] = mapped_column(ForeignKey("llm_workflow_jobs.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(
+        ForeignKey("llm_workflow_jobs.id", ondelete="CASCADE"), primary_key=True
+    )
     webhook_id: Mapped[str] = mapped_column(String(64), unique=True)
     """Stable over retries: what the receiver knows the message by."""
     event: Mapped[str] = mapped_column(String(50))

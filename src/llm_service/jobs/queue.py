@@ -42,7 +42,8 @@ PAUSE_S = 3.0
 
 REDIS_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 
-pack = msgspec.msgpack.encode
+# arq packs the exceptions of its own failures too; their type is all that is worth keeping.
+pack = msgspec.msgpack.Encoder(enc_hook=lambda value: type(value).__name__).encode
 unpack = msgspec.msgpack.decode
 
 
@@ -80,7 +81,8 @@ class JobQueue:
 
     async def wake_webhooks(self, hints: Sequence[DeliveryHint]) -> bool:
         """Tell of deliveries; the score of a later try is the moment it is due."""
-        entries = [(f"{hint.job_id}:{hint.tries}", hint.job_id, hint.due_at) for hint in hints]
+        # Named apart from the job's own hints: arq's keys know no queues.
+        entries = [(f"webhook:{hint.job_id}:{hint.tries}", hint.job_id, hint.due_at) for hint in hints]
         return await self._tell(WEBHOOKS, DELIVER_WEBHOOK, entries)
 
     async def announce_cancel(self, job_id: UUID) -> bool:
@@ -103,7 +105,8 @@ class JobQueue:
             for hint_id, row_id, moment in entries:
                 body = serialize_job(function, (str(row_id),), {}, None, told_ms, serializer=pack)
                 pipe.set(job_key_prefix + hint_id, body, px=HINT_TTL)
-                pipe.zadd(queue, {hint_id: _milliseconds(moment)}, nx=True)
+                # A hint that is there already may come earlier by this, never later.
+                pipe.zadd(queue, {hint_id: _milliseconds(moment)}, lt=True)
             pipe.lpush(BELL[queue], *[b"1"] * min(len(entries), MOST_RINGS))
             pipe.ltrim(BELL[queue], 0, 99)
 
@@ -147,4 +150,6 @@ async def running_elsewhere(client: aioredis.Redis, hint_ids: Sequence[str]) -> 
 
 async def forget_hint(client: aioredis.Redis, hint_id: str) -> None:
     """Delete what arq keeps of a hint."""
-    await client.delete(*(prefix + hint_id for prefix in (job_key_prefix, retry_key_prefix, in_progress_key_prefix)))
+    await client.delete(
+        *(prefix + hint_id for prefix in (job_key_prefix, retry_key_prefix, in_progress_key_prefix))
+    )

@@ -101,7 +101,10 @@ class Reporter:
         # The time in the signature is read by the receiver against its own clock: this host's it is.
         headers = signature_headers(self._secret_of(due), due.webhook_id, datetime.now(UTC), body)
         answer = await post(
-            self._session, due.url, body, {**headers, "Content-Type": "application/json", "User-Agent": "llm-service"}
+            self._session,
+            due.url,
+            body,
+            {**headers, "Content-Type": "application/json", "User-Agent": "llm-service"},
         )
         await self._settle(job_id, due, answer)
 
@@ -122,7 +125,9 @@ class Reporter:
             )
         )
         WEBHOOK_TRIES.labels(state.value).inc()
-        log.info("webhook tried", tries=due.tries + 1, state=state.value, status=answer.status, error=answer.error)
+        log.info(
+            "webhook tried", tries=due.tries + 1, state=state.value, status=answer.status, error=answer.error
+        )
         if hint is not None:
             await self._queue.wake_webhooks([hint])
 
@@ -155,7 +160,9 @@ def webhook_body(due: DueDelivery) -> bytes:
         started_at=job.started_at,
         completed_at=job.completed_at,
         duration_ms=job.duration_ms,
-        usage=usage_of(due.usage.calls, due.usage.input_tokens, due.usage.output_tokens, job.total_tokens, job.cost_usd),
+        usage=usage_of(
+            due.usage.calls, due.usage.input_tokens, due.usage.output_tokens, job.total_tokens, job.cost_usd
+        ),
     )
     encoded = msgspec.json.encode(body)
     if len(encoded) <= MAX_BODY:

@@ -81,7 +81,10 @@ class Runner:
         if claim is None:
             return
         structlog.contextvars.bind_contextvars(
-            job_id=str(job_id), request_id=claim.request_id, workflow=claim.workflow_name, attempt=claim.attempt
+            job_id=str(job_id),
+            request_id=claim.request_id,
+            workflow=claim.workflow_name,
+            attempt=claim.attempt,
         )
         log.info("job started", waited_s=round(claim.waited_s, 3))
         JOB_WAIT_SECONDS.observe(max(claim.waited_s, 0.0))

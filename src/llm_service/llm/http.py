@@ -19,7 +19,6 @@ MAX_RETRY_AFTER_S = 60.0
 MESSAGE_LIMIT = 200
 
 
-
 class _Transient(Exception):
     """A failure that may pass. `wait_s` is what the server asked for."""
 

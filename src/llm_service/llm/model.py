@@ -40,4 +40,3 @@ class Model(Protocol):
     name: str
 
     async def answer(self, request: ModelRequest) -> ModelAnswer: ...
-

@@ -35,7 +35,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def open_session(allowed_hosts: Collection[str]) -> aiohttp.ClientSession:
     """A session for receivers alone: guarded, without cookies, and blind to proxies in the environment."""
     return aiohttp.ClientSession(
-        connector=GuardedConnector(allowed_hosts=allowed_hosts, limit=0, limit_per_host=PER_HOST, use_dns_cache=False),
+        connector=GuardedConnector(
+            allowed_hosts=allowed_hosts, limit=0, limit_per_host=PER_HOST, use_dns_cache=False
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),
@@ -44,7 +46,12 @@ def open_session(allowed_hosts: Collection[str]) -> aiohttp.ClientSession:
 
 
 async def post(
-    session: aiohttp.ClientSession, url: str, body: bytes, headers: Mapping[str, str], *, deadline_s: float = DEADLINE_S
+    session: aiohttp.ClientSession,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    deadline_s: float = DEADLINE_S,
 ) -> Answer:
     """Send the body once. Never raises for what a receiver does or fails to do."""
     started = time.monotonic()

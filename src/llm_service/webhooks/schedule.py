@@ -8,7 +8,9 @@ MAX_RETRY_AFTER_S = 3600.0
 GONE = 410
 
 
-def next_delay_s(tries_made: int, retry_after_s: float | None = None, *, chance: random.Random) -> float | None:
+def next_delay_s(
+    tries_made: int, retry_after_s: float | None = None, *, chance: random.Random
+) -> float | None:
     """Seconds until the next try after `tries_made` tries; None when there is none to come.
 
     The receiver's Retry-After can lengthen a delay, never shorten it. Up to a fifth is added so that the

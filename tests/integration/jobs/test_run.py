@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 from tests.fakes.model_server import ModelServer, Reply
-from tests.integration.jobs.conftest import Submit, WaitFor
+from tests.integration.conftest import Submit, WaitFor
 from tests.integration.jobs.worker_in_process import working
 
 from llm_service.db import Database
@@ -75,7 +75,9 @@ def with_model(environment: dict[str, str], model_server: ModelServer) -> Settin
     )
 
 
-async def test_a_job_runs_and_its_result_is_stored(submit: Submit, wait_for: WaitFor, settings: Settings) -> None:
+async def test_a_job_runs_and_its_result_is_stored(
+    submit: Submit, wait_for: WaitFor, settings: Settings
+) -> None:
     async with working(settings):
         row = await wait_for(await submit())
     assert row["status"] == "completed"
@@ -103,7 +105,12 @@ async def test_tokens_and_cost_are_stored_for_each_call(
         row = await wait_for(await submit())
     call = await sql.fetchrow("SELECT * FROM llm_calls")
     assert call is not None
-    assert (call["step"], call["provider"], call["model"], call["status"]) == ("completion", "openai", "test-model", "succeeded")
+    assert (call["step"], call["provider"], call["model"], call["status"]) == (
+        "completion",
+        "openai",
+        "test-model",
+        "succeeded",
+    )
     assert (call["input_tokens"], call["output_tokens"]) == (11, 7)
     assert float(call["cost_usd"]) == pytest.approx(25e-6)
     assert row["total_tokens"] == 18
@@ -143,8 +150,14 @@ async def test_prompts_and_answers_are_kept_in_debug_mode_alone(
 async def test_an_answer_that_breaks_the_schema_is_repaired_once(
     submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer
 ) -> None:
-    good = {"contacts": [{"name": "Anna", "role": "sister", "phone": None, "reason": "near"}], "meeting_places": []}
-    model_server.script = [Reply(text='{"contacts": "none"}'), Reply(text=f"```json\n{json.dumps(good)}\n```")]
+    good = {
+        "contacts": [{"name": "Anna", "role": "sister", "phone": None, "reason": "near"}],
+        "meeting_places": [],
+    }
+    model_server.script = [
+        Reply(text='{"contacts": "none"}'),
+        Reply(text=f"```json\n{json.dumps(good)}\n```"),
+    ]
     async with working(with_model):
         row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
     assert row["status"] == "completed", row["error_message"]
@@ -168,7 +181,10 @@ async def test_an_answer_that_breaks_it_twice_fails_the_job(
 async def test_text_that_postgres_cannot_hold_is_mended(
     submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer
 ) -> None:
-    answer = {"contacts": [{"name": "A\x00B", "role": "r", "phone": None, "reason": "z"}], "meeting_places": []}
+    answer = {
+        "contacts": [{"name": "A\x00B", "role": "r", "phone": None, "reason": "z"}],
+        "meeting_places": [],
+    }
     model_server.script = [Reply(text=json.dumps(answer))]
     async with working(with_model):
         row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
@@ -231,7 +247,13 @@ async def test_urgent_jobs_start_first_and_old_ones_age_past_them(
     gate = Gate()
     gate.open.set()
     jobs = []
-    for note, priority, age_s in [("new", 0, 0), ("urgent", 10, 0), ("some", 5, 0), ("old", 0, 400), ("new too", 0, 0)]:
+    for note, priority, age_s in [
+        ("new", 0, 0),
+        ("urgent", 10, 0),
+        ("some", 5, 0),
+        ("old", 0, 400),
+        ("new too", 0, 0),
+    ]:
         job_id = await submit("gate", {"note": note}, priority=priority, wake=False)
         queued_at = await sql.fetchval(
             "UPDATE llm_workflow_jobs SET queued_at = queued_at - make_interval(secs => $2) WHERE id = $1 RETURNING queued_at",
@@ -290,7 +312,11 @@ async def test_a_stopping_worker_finishes_what_ends_within_the_grace(
 
 
 async def test_a_paid_step_is_not_paid_again_by_the_next_attempt(
-    submit: Submit, wait_for: WaitFor, with_model: Settings, model_server: ModelServer, sql: asyncpg.Connection
+    submit: Submit,
+    wait_for: WaitFor,
+    with_model: Settings,
+    model_server: ModelServer,
+    sql: asyncpg.Connection,
 ) -> None:
     request = {"scenarios": ["flood"], "location": "Brno", "family_size": 2, "duration_days": 3}
 
@@ -313,21 +339,30 @@ async def test_a_paid_step_is_not_paid_again_by_the_next_attempt(
     assert row["status"] == "completed", row["error_message"]
     assert len(model_server.requests) == asked_before + 1, "only the call that was broken off is made again"
     calls = await sql.fetch("SELECT step, status FROM llm_calls ORDER BY id")
-    assert [tuple(call) for call in calls][-2:] == [("recommendation", "lost"), ("recommendation", "succeeded")]
+    assert [tuple(call) for call in calls][-2:] == [
+        ("recommendation", "lost"),
+        ("recommendation", "succeeded"),
+    ]
     assert row["total_tokens"] == 18 * sum(call["status"] == "succeeded" for call in calls)
 
 
-async def test_a_stale_worker_changes_nothing(submit: Submit, database: Database, sql: asyncpg.Connection) -> None:
+async def test_a_stale_worker_changes_nothing(
+    submit: Submit, database: Database, sql: asyncpg.Connection
+) -> None:
     job_id = await submit(wake=False)
     first = await leases.claim(database, job_id, worker="first", lease_s=20, known=["completion"])
     assert first is not None
     stale = first._replace(token=uuid4())
     assert await leases.finish(database, stale, status=JobStatus.COMPLETED, result_json="{}") is None
     assert await leases.release(database, stale) is None
-    assert await leases.beat(database, [(job_id, stale.token)], worker="x", lease_s=20, concurrency=1) == set()
+    assert (
+        await leases.beat(database, [(job_id, stale.token)], worker="x", lease_s=20, concurrency=1) == set()
+    )
     assert await sql.fetchval("SELECT status FROM llm_workflow_jobs") == "processing"
     assert await leases.finish(database, first, status=JobStatus.COMPLETED, result_json="{}") is not None
-    assert await leases.finish(database, first, status=JobStatus.FAILED) is None, "a finished job never changes"
+    assert await leases.finish(database, first, status=JobStatus.FAILED) is None, (
+        "a finished job never changes"
+    )
 
 
 async def test_of_many_claims_one_wins(submit: Submit, database: Database) -> None:
@@ -355,7 +390,9 @@ async def test_a_pickle_in_the_queue_is_not_opened(
             return (open, (str(canary), "w"))
 
     redis: Redis = queue.client
-    await redis.set("arq:job:evil", pickle.dumps({"t": 1, "f": "run_job", "a": (Payload(),), "k": {}, "et": 1}))
+    await redis.set(
+        "arq:job:evil", pickle.dumps({"t": 1, "f": "run_job", "a": (Payload(),), "k": {}, "et": 1})
+    )
     await redis.zadd(JOBS, {"evil": 1})
     async with working(settings):
         row = await wait_for(await submit())

@@ -257,7 +257,5 @@ async def reap(database: Database, *, lease_s: float) -> tuple[list[Hint], list[
     values = {"lease": lease_s, "outcome": AttemptOutcome.LOST.value}
     async with database.transaction() as connection:
         freed = [Hint(*row) for row in await connection.execute(_REQUEUE, values)]
-        ended = [
-            Ending(row[0], JobStatus(row[1]), row[2]) for row in await connection.execute(_FAIL, values)
-        ]
+        ended = [Ending(row[0], JobStatus(row[1]), row[2]) for row in await connection.execute(_FAIL, values)]
     return freed, ended
