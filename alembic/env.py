@@ -5,10 +5,10 @@ import os
 import sys
 
 import sqlalchemy as sa
+from alembic import context
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from alembic import context
 from llm_service.errors import SettingsInvalid
 from llm_service.jobs.model import Base
 from llm_service.settings import async_database_url

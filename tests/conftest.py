@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 import redis as sync_redis
 from sqlalchemy.engine import make_url
+from tests.fakes.model_server import ModelServer
+from tests.fakes.receiver import Receiver
+from tests.in_process import serving
 
 from llm_service.db import API_LIMITS, Database
 from llm_service.devstack import Servers, start_servers
@@ -23,9 +25,6 @@ from llm_service.jobs.model import Base
 from llm_service.jobs.queue import JobQueue, connect
 from llm_service.migrations import upgrade
 from llm_service.settings import Settings, load_settings
-from tests.fakes.model_server import ModelServer
-from tests.fakes.receiver import Receiver
-from tests.in_process import serving
 
 SECRET = "test-secret-0123456789"
 AUTH = {"X-API-Secret": SECRET}

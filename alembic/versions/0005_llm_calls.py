@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0005"
 down_revision = "0004"
@@ -19,7 +18,9 @@ def upgrade() -> None:
     op.create_table(
         "llm_calls",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-        sa.Column("job_id", sa.Uuid, sa.ForeignKey("llm_workflow_jobs.id", ondelete="CASCADE"), nullable=False),
+        sa.Column(
+            "job_id", sa.Uuid, sa.ForeignKey("llm_workflow_jobs.id", ondelete="CASCADE"), nullable=False
+        ),
         sa.Column("claim", sa.Integer, nullable=False),
         sa.Column("step", sa.String(255), nullable=False),
         sa.Column("provider", sa.String(50), nullable=False),

@@ -1,3 +1,4 @@
+DROP STATISTICS IF EXISTS llm_workflow_jobs_who;
 DROP INDEX IF EXISTS idx_workflow_jobs_due;
 DROP INDEX IF EXISTS idx_workflow_jobs_unfinished;
 DROP INDEX IF EXISTS idx_workflow_jobs_error_code;

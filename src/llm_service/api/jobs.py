@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-import sqlalchemy as sa
 from litestar import Request, get
 from litestar.params import FromPath, QueryParameter
 
@@ -29,7 +28,7 @@ from llm_service.errors import (
 from llm_service.jobs.filters import STATUS_FILTERS, Cursor
 from llm_service.jobs.report import Usage, usage_of
 from llm_service.jobs.store import listing
-from llm_service.jobs.store.listing import JobRecord
+from llm_service.jobs.store.listing import JobRecord, JobRow
 
 
 class JobSummary(msgspec.Struct, kw_only=True):
@@ -130,11 +129,11 @@ class JobDetail(JobSummary, kw_only=True):
     usage: Usage
 
 
-def summary_of(row: sa.Row[Any]) -> JobSummary:
+def summary_of(row: JobRow) -> JobSummary:
     return JobSummary(**summary_fields(row))
 
 
-def summary_fields(row: sa.Row[Any]) -> dict[str, Any]:
+def summary_fields(row: JobRow) -> dict[str, Any]:
     return {
         "job_id": row.id,
         "workflow_name": row.workflow_name,
@@ -249,7 +248,7 @@ Text = str | None
         s503=(ServiceUnavailable,),
     ),
 )
-async def list_jobs(  # noqa: PLR0913 - one argument for each parameter, so that each is documented
+async def list_jobs(
     request: Request[Any, Any, Any],
     status: Annotated[
         Text,

@@ -28,7 +28,7 @@ SCHEMA = """Answer with one JSON object that matches this JSON Schema, and nothi
 {schema}"""
 
 
-class LeaseLost(Exception):  # noqa: N818 - an event, not a fault
+class LeaseLost(Exception):
     """The job is no longer ours: stop, write nothing."""
 
 

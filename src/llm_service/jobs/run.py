@@ -17,7 +17,7 @@ from llm_service.jobs.heartbeat import Heartbeat
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.report import announce
-from llm_service.jobs.store import ledger, leases
+from llm_service.jobs.store import leases, ledger
 from llm_service.jobs.store.leases import Claim, Ending
 from llm_service.llm.model import Model
 from llm_service.llm.prices import Prices

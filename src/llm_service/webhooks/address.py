@@ -124,7 +124,7 @@ class GuardedConnector(aiohttp.TCPConnector):
         self._open_connector = aiohttp.TCPConnector(**options)
         self._allowed_hosts = allowed_hosts
 
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
         if is_allowed(req.url.host or "", req.url.port, self._allowed_hosts):
             return await self._open_connector.connect(req, traces, timeout)
         return await super().connect(req, traces, timeout)

@@ -10,6 +10,9 @@ from llm_service.db import Database
 from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.model import JobAttempt, LLMCall, WebhookAttempt, WebhookDelivery, WorkflowJob
 
+JobRow = sa.Row[Any]
+"""One row as it was read, by column name."""
+
 COUNT_CAP = 10_000
 CountMode = Literal["capped", "exact", "none"]
 
