@@ -1,13 +1,16 @@
-"""What the OpenAPI document says beyond the Python types: facts about fields, headers, webhooks, its own routes."""
+"""What the OpenAPI document says beyond the Python types: fields, parameters, headers, webhooks, its own routes."""
 
 from typing import Any
 
+from llm_service.api.errors import EXAMPLES as ERRORS
+from llm_service.api.errors import envelope
 from llm_service.api.openapi_examples import JOB_ID, UNHEALTHY, WEBHOOK_ID, webhook_example
 from llm_service.errors import JobFailure
 from llm_service.jobs.model import AttemptOutcome, CallStatus, JobStatus, WebhookState
 
 Node = dict[str, Any]
 JSON = "application/json"
+DOCUMENT = "application/vnd.oai.openapi+json"
 REF = "#/components/schemas/{name}"
 ENDINGS = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
@@ -85,41 +88,64 @@ FACTS: dict[str, Node] = {
 }
 """What the Python types do not say about a field."""
 
+USES_OF_LIMIT_RESULTS = {
+    "25": "The newest 25",
+    "50": "The newest 50",
+    "100": "The newest 100",
+    "200": "The newest 200",
+    "Today": "Since 00:00 UTC",
+    "7 Days": "The last 168 hours",
+    "30 Days": "The last 720 hours",
+}
 PARAMETERS: dict[str, Node] = {
     "job_id": {"description": "The id from the 202.", "schema": {"type": "string", "format": "uuid"}},
     "limit_results": {
+        # Two kinds, not a pattern: so a generated type refuses every other word.
+        "schema": {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 500},
+                {"type": "string", "enum": ["", *USES_OF_LIMIT_RESULTS]},
+            ]
+        },
         "examples": {
-            use: {"summary": summary, "value": use}
-            for use, summary in {
-                "25": "The newest 25",
-                "50": "The newest 50",
-                "100": "The newest 100",
-                "200": "The newest 200",
-                "Today": "Since 00:00 UTC",
-                "7 Days": "The last 168 hours",
-                "30 Days": "The last 720 hours",
-            }.items()
-        }
+            use: {"summary": summary, "value": use} for use, summary in USES_OF_LIMIT_RESULTS.items()
+        },
     },
 }
 
 
-def add_unhealthy(paths: Node) -> None:
-    for path in {"/health", "/health/ready"} & paths.keys():
-        paths[path]["get"]["responses"]["503"] = {
-            "description": "Unhealthy: PostgreSQL is away, so that nothing can be accepted; "
-            "on /health/ready also while the process is stopping.",
+def unhealthy() -> Node:
+    """Give the 503 of the health routes: the same body as their 200."""
+    return {
+        "description": "Unhealthy: PostgreSQL is away, so that nothing can be accepted; "
+        "on /health/ready also while the process is stopping.",
+        "content": {
+            JSON: {
+                "schema": {"$ref": REF.format(name="HealthResponse")},
+                "examples": {"unhealthy": {"summary": "Unhealthy", "value": UNHEALTHY}},
+            }
+        },
+    }
+
+
+def unrouted() -> Node:
+    """Give the answers that belong to no operation: an address that is not there, a method it does not take."""
+    return {
+        code: {
+            "description": f"{ERRORS[code].status}: {ERRORS[code].message}",
             "content": {
                 JSON: {
-                    "schema": {"$ref": REF.format(name="HealthResponse")},
-                    "examples": {"unhealthy": {"summary": "Unhealthy", "value": UNHEALTHY}},
+                    "schema": {"$ref": REF.format(name="ErrorResponse")},
+                    "examples": {code: {"summary": code, "value": envelope(ERRORS[code])}},
                 }
             },
         }
+        for code in ("RouteNotFound", "MethodNotAllowed")
+    }
 
 
 def schema_paths() -> Node:
-    """The routes of this document itself."""
+    """Give the routes of this document itself."""
     return {
         path: {
             "get": {
@@ -129,7 +155,7 @@ def schema_paths() -> Node:
                 "responses": {
                     "200": {
                         "description": "OpenAPI 3.1.",
-                        "content": {"application/vnd.oai.openapi+json": {"schema": {"type": "object"}}},
+                        "content": {DOCUMENT: {"schema": {"type": "object", "additionalProperties": True}}},
                     }
                 },
             }
@@ -139,12 +165,12 @@ def schema_paths() -> Node:
 
 
 def webhook(status: str) -> Node:
-    """What is sent to the `webhook_url` of a job that ended as `status`."""
+    """Describe what is sent to the `webhook_url` of a job that ended as `status`."""
     return {
         "tags": ["Webhooks"],
-        "summary": f"A job is {status}",
-        "description": "Sent until a 2xx says that it was taken, at least once: `webhook-id` stays the same over "
-        "all tries. Sign what was received, byte for byte, before parsing it.",
+        "summary": f"A job has ended: {status}",
+        "description": "Sent at least once, until a 2xx says that it was taken; `webhook-id` stays the same over all "
+        "tries. Check a signature over the body as it was received, byte for byte, before parsing it.",
         "operationId": f"Workflow{status.capitalize()}",
         "security": [],
         "parameters": [
@@ -154,14 +180,14 @@ def webhook(status: str) -> Node:
             ),
             _webhook_header(
                 "webhook-signature",
-                "Standard Webhooks: `v1,` and base64 of the HMAC-SHA256 of `{webhook-id}.{webhook-timestamp}.{body}`. "
-                "Absent where neither the job nor the service has a secret.",
+                "Standard Webhooks: `v1,` and the base64 HMAC-SHA256 of "
+                "`{webhook-id}.{webhook-timestamp}.{body}`. Absent where there is no secret.",
                 "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
                 is_required=False,
             ),
             _webhook_header(
                 "X-Webhook-Signature",
-                "`sha256=` and the hex HMAC-SHA256 of the body alone. Absent as webhook-signature is.",
+                "`sha256=` and the hex HMAC-SHA256 of the body alone. Absent where there is no secret.",
                 "sha256=2b9f60c5c8a5a1e1d0f8b7c6a5948372615f4e3d2c1b0a99887766554433221f",
                 is_required=False,
             ),
@@ -179,8 +205,8 @@ def webhook(status: str) -> Node:
             "2XX": {"description": "Taken."},
             "410": {"description": "Never again: no further tries are made."},
             "default": {
-                "description": "Not taken, a redirect included: tried again after 5 s, 15 s, 45 s, 5 min, 30 min, "
-                "2 h, 5 h and 10 h. Retry-After is honoured."
+                "description": "Not taken, a redirect included: tried again after 5 s, 15 s, 45 s, 5 min, "
+                "30 min, 2 h, 5 h and 10 h. Retry-After is honoured."
             },
         },
     }
