@@ -69,7 +69,7 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.blake2b(msgspec.json.encode(question), digest_size=8).digest()
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True):
+class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A place in a list, newest first: the sort key of the last row shown and the question it belongs to."""
 
     microseconds: int
