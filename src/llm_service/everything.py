@@ -49,8 +49,14 @@ def run_everything(environ: Mapping[str, str]) -> int:
                 ChildSpec(name="worker", argv=[*command, "worker"], env=environment, fatal_exit_codes={2}),
             ],
             keep=servers.children,
-            on_ready=lambda: print(screen(base, environment, time.monotonic() - started), flush=True),  # noqa: T201
+            on_line=say,
+            on_ready=lambda: say(screen(base, environment, time.monotonic() - started)),
         )
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)  # noqa: T201
 
 
 def compose_environment(
