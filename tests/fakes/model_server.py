@@ -25,6 +25,12 @@ class Reply(msgspec.Struct, kw_only=True):
     """Seconds between single bytes of the body."""
     reset: bool = False
     """Close the connection instead of answering."""
+    cut: bool = False
+    """Close the connection in the middle of the body."""
+    times: int = 1
+    """How often the body is sent in a row; `sent_bytes` of the server counts what left."""
+    finish: str | None = None
+    """The finish_reason (stop_reason) in place of the ordinary one."""
     usage: tuple[int, int] | None = (11, 7)
 
 
@@ -40,6 +46,7 @@ class ModelServer:
         self.in_flight = 0
         self.most_in_flight = 0
         self.broken_off = 0
+        self.sent_bytes = 0
 
     async def __aenter__(self) -> Self:
         application = web.Application()
@@ -100,24 +107,29 @@ class ModelServer:
             if text is None:
                 text = json.dumps(least(schema, schema)) if schema else f"echo: {_last_user(body)}"
             content = reply.body if reply.body is not None else shape(text, reply, body)
-            return await _send(request, reply, content)
+            return await self._send(request, reply, content)
         except (asyncio.CancelledError, ConnectionError):
             self.broken_off += 1
             raise
         finally:
             self.in_flight -= 1
 
-
-async def _send(request: web.Request, reply: Reply, content: bytes) -> web.StreamResponse:
-    headers = {"Content-Type": "application/json", **reply.headers}
-    if not reply.drip_s:
-        return web.Response(status=reply.status, body=content, headers=headers)
-    response = web.StreamResponse(status=reply.status, headers=headers)
-    await response.prepare(request)
-    for byte in content:
-        await response.write(bytes([byte]))
-        await asyncio.sleep(reply.drip_s)
-    return response
+    async def _send(self, request: web.Request, reply: Reply, content: bytes) -> web.StreamResponse:
+        headers = {"Content-Type": "application/json", **reply.headers}
+        if not (reply.drip_s or reply.cut or reply.times > 1):
+            return web.Response(status=reply.status, body=content, headers=headers)
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        response.content_length = len(content) * reply.times
+        await response.prepare(request)
+        if reply.cut:
+            await response.write(content[: len(content) // 2])
+            assert request.transport is not None
+            request.transport.close()
+        for part in [bytes([byte]) for byte in content] if reply.drip_s else [content] * reply.times:
+            await response.write(part)
+            self.sent_bytes += len(part)
+            await asyncio.sleep(reply.drip_s)
+        return response
 
 
 def _as_completion(text: str, reply: Reply, body: dict[str, Any]) -> bytes:
@@ -125,7 +137,13 @@ def _as_completion(text: str, reply: Reply, body: dict[str, Any]) -> bytes:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "model": body.get("model"),
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": reply.finish or "stop",
+            }
+        ],
     }
     if reply.usage is not None:
         answer["usage"] = {"prompt_tokens": reply.usage[0], "completion_tokens": reply.usage[1]}
@@ -138,7 +156,7 @@ def _as_message(text: str, reply: Reply, body: dict[str, Any]) -> bytes:
         "role": "assistant",
         "model": body.get("model"),
         "content": [{"type": "text", "text": text}],
-        "stop_reason": "end_turn",
+        "stop_reason": reply.finish or "end_turn",
     }
     if reply.usage is not None:
         answer["usage"] = {"input_tokens": reply.usage[0], "output_tokens": reply.usage[1]}

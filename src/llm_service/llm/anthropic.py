@@ -6,7 +6,7 @@ import msgspec
 
 from llm_service.errors import ModelRejected, ModelUnavailable
 from llm_service.llm.http import ModelServer
-from llm_service.llm.model import ModelAnswer, ModelRequest
+from llm_service.llm.model import ModelAnswer, ModelRequest, token_count
 
 VERSION = "2023-06-01"
 
@@ -16,16 +16,11 @@ class _Block(msgspec.Struct):
     text: str = ""
 
 
-class _Usage(msgspec.Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-
-
 class _Message(msgspec.Struct):
     content: list[_Block]
     model: str | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class MessagesModel:
@@ -45,12 +40,14 @@ class MessagesModel:
             raise ModelUnavailable(f"anthropic answered no message: {error}.") from None
         if message.stop_reason == "refusal":
             raise ModelRejected("anthropic: the model refused to answer.")
-        usage = message.usage or _Usage()
+        text = "".join(block.text for block in message.content if block.type == "text")
+        if not text:
+            raise ModelUnavailable("anthropic answered no text.")
         return ModelAnswer(
-            text="".join(block.text for block in message.content if block.type == "text"),
+            text=text,
             model=message.model or self.name,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
+            input_tokens=token_count(message.usage, "input_tokens"),
+            output_tokens=token_count(message.usage, "output_tokens"),
             retries=retries,
         )
 

@@ -1,6 +1,8 @@
 """One POST to a model server: a total deadline, patience with 429 and 5xx, and none with other refusals."""
 
 import asyncio
+import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +16,12 @@ from llm_service.retry_after import retry_after_s
 MAX_BODY = 5 * 1024 * 1024
 MAX_FAILURES = 3
 """How often a server error or a broken connection is tried again; a 429 is until the deadline."""
-RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+RETRYABLE = frozenset({408, 409, 425, 429})
+"""Beside every 5xx."""
 MAX_RETRY_AFTER_S = 60.0
-MESSAGE_LIMIT = 200
+NAME = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,64}")
+"""What a provider's code looks like. Anything else may be the caller's words."""
+MIN_KEY = 8
 
 
 class _Transient(Exception):
@@ -29,7 +34,10 @@ class _Transient(Exception):
 
 
 class ModelServer:
-    """A model API at one base URL. `timeout_s` bounds a call in all: waiting, retries and a slow drip included."""
+    """A model API at one base URL. `timeout_s` bounds a call in all: waiting, retries and a slow drip included.
+
+    `first_wait_s` is the wait before the first retry; later ones double it.
+    """
 
     def __init__(
         self,
@@ -39,12 +47,15 @@ class ModelServer:
         *,
         timeout_s: float,
         label: str,
+        first_wait_s: float = 0.25,
     ) -> None:
         self._session = session
         self._url = url
         self._headers = {**headers, "Content-Type": "application/json"}
+        self._keys = [word for value in headers.values() for word in value.split() if len(word) >= MIN_KEY]
         self._timeout_s = timeout_s
         self._label = label
+        self._first_wait_s = first_wait_s
 
     async def post(self, payload: Mapping[str, Any]) -> tuple[Any, int]:
         """Return the decoded answer and how many tries failed before it.
@@ -64,7 +75,12 @@ class ModelServer:
 
     async def _post_patiently(self, body: bytes, patience: "_Patience") -> Any:
         async for attempt in stamina.retry_context(
-            on=patience.wait, attempts=None, timeout=None, wait_initial=0.25, wait_max=20.0, wait_jitter=0.5
+            on=patience.wait,
+            attempts=None,
+            timeout=None,
+            wait_initial=self._first_wait_s,
+            wait_max=20.0,
+            wait_jitter=2 * self._first_wait_s,
         ):
             with attempt:
                 return await self._post_once(body)
@@ -76,24 +92,38 @@ class ModelServer:
                 self._url, data=body, headers=self._headers, allow_redirects=False
             ) as response:
                 text = await _read_capped(response)
-                if response.status != 200:
+                if not 200 <= response.status < 300:
                     raise self._refusal(response, text)
+        except ValueError as error:  # aiohttp refuses to send it: a wrong URL, two kinds of credentials
+            raise ModelRejected(
+                f"{self._label}: the request can't be sent ({type(error).__name__})."
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Transient(f"the connection failed ({type(error).__name__})") from error
         try:
             return msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _Transient("it answered something that is not JSON") from None
 
     def _refusal(self, response: aiohttp.ClientResponse, text: bytes) -> Exception:
         status = response.status
-        if status in RETRYABLE:
+        said = f"HTTP {status}" + (f", {reason}" if (reason := self._reason(text)) else "")
+        if status in RETRYABLE or status >= 500:
             wait_s = retry_after_s(response.headers.get("Retry-After"), cap_s=MAX_RETRY_AFTER_S)
-            return _Transient(f"HTTP {status}", limited=status == 429, wait_s=wait_s)
-        reason = _provider_reason(text)
-        return ModelRejected(
-            f"{self._label} refused the request: HTTP {status}" + (f", {reason}." if reason else ".")
-        )
+            return _Transient(said, limited=status == 429, wait_s=wait_s)
+        return ModelRejected(f"{self._label} refused the request: {said}.")
+
+    def _reason(self, text: bytes) -> str:
+        """The provider's codes for its refusal. Its message is left out: it may quote the prompt or the key."""
+        try:
+            error = msgspec.json.decode(text)["error"]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError):
+            return ""
+        if not isinstance(error, dict):
+            return ""
+        said = [error.get(name) for name in ("type", "code", "param")]
+        names = [name for name in said if isinstance(name, str) and NAME.fullmatch(name)]
+        return ", ".join(name for name in names if not any(key in name for key in self._keys))
 
 
 class _Patience:
@@ -113,7 +143,10 @@ class _Patience:
             if self._unlimited > MAX_FAILURES:
                 return False
         self.failures += 1
-        return True if error.wait_s is None else error.wait_s
+        if not error.wait_s:
+            return True  # also for "at once": the growing wait, not a busy loop
+        # Calls that were refused together were told the same: they must not come back together.
+        return error.wait_s * random.uniform(1.0, 1.5)  # noqa: S311 - spreads, hides nothing
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
@@ -126,15 +159,3 @@ async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
             raise _Transient("its answer is larger than 5 MB")
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _provider_reason(text: bytes) -> str:
-    """The provider's code for its refusal. Its message is left out: it may quote the prompt or the key."""
-    try:
-        error = msgspec.json.decode(text)["error"]
-    except (msgspec.DecodeError, RecursionError, KeyError, TypeError):
-        return ""
-    if not isinstance(error, dict):
-        return ""
-    parts = [error.get(name) for name in ("type", "code", "param")]
-    return ", ".join(part[:MESSAGE_LIMIT] for part in parts if isinstance(part, str))[:MESSAGE_LIMIT]

@@ -33,6 +33,18 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
 
 
+MOST_TOKENS = 100_000_000
+"""Far above any context window; a count past it is nonsense, and its sums would not fit a column."""
+
+
+def token_count(usage: Any, name: str) -> int | None:
+    """A count as the provider said it, from its decoded `usage`; None where it said none, or nonsense."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    if isinstance(count, bool) or not isinstance(count, int):
+        return None
+    return count if 0 <= count <= MOST_TOKENS else None
+
+
 class Model(Protocol):
     """A provider and a model behind one call. `answer` raises the `Model*` errors of `errors.py`."""
 

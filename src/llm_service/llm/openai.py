@@ -6,7 +6,7 @@ import msgspec
 
 from llm_service.errors import ModelRejected, ModelUnavailable
 from llm_service.llm.http import ModelServer
-from llm_service.llm.model import ModelAnswer, ModelRequest
+from llm_service.llm.model import ModelAnswer, ModelRequest, token_count
 
 
 class _Message(msgspec.Struct):
@@ -19,15 +19,10 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class ChatModel:
@@ -49,12 +44,13 @@ class ChatModel:
         message = completion.choices[0].message
         if message.refusal or completion.choices[0].finish_reason == "content_filter":
             raise ModelRejected(f"{self.provider}: the model refused to answer.")
-        usage = completion.usage or _Usage()
+        if not message.content:
+            raise ModelUnavailable(f"{self.provider} answered no text.")
         return ModelAnswer(
-            text=message.content or "",
+            text=message.content,
             model=completion.model or self.name,
-            input_tokens=usage.prompt_tokens,
-            output_tokens=usage.completion_tokens,
+            input_tokens=token_count(completion.usage, "prompt_tokens"),
+            output_tokens=token_count(completion.usage, "completion_tokens"),
             retries=retries,
         )
 
