@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
-from llm_service.api import health, jobs, workflow
+from llm_service.api import health, job, jobs, workflow
 from llm_service.api.auth import GUARDED, SecretCheck
 from llm_service.api.body import MAX_BODY
 from llm_service.api.edge import Edge
@@ -49,7 +49,11 @@ def create_app(settings: Settings) -> Litestar:
                     workflow.validate_workflow,
                     workflow.list_workflows,
                     jobs.list_jobs,
-                    jobs.get_job,
+                    jobs.delete_jobs,
+                    job.get_job,
+                    job.cancel_job,
+                    job.cancel_workflow,
+                    job.retry_job,
                 ],
             ),
             health.health,

@@ -83,6 +83,7 @@ class Runtime:
         reconciler = Reconciler(self.database, self.queue, lease_s=settings.lease)
         for forever in (
             self.heartbeat.beat_forever,
+            self.heartbeat.glance_forever,
             self.heartbeat.watch_forever,
             reconciler.sweep_forever,
             self._hear_cancels,

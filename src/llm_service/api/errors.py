@@ -155,9 +155,12 @@ EXAMPLES: Mapping[str, RequestError] = {
         BodyTooLarge(),
         UnsupportedMediaType("Content-Type must be application/json.", content_type="text/plain"),
         JobNotCancellable(
-            "The job is completed; only a pending or processing job can be cancelled.", status="completed"
+            "A job that is completed can't be cancelled; only pending and processing ones can.",
+            status="completed",
         ),
-        JobNotRetryable("The job is processing; only a finished job can be run again.", status="processing"),
+        JobNotRetryable(
+            "A job that is pending can't be retried; wait for its end or cancel it.", status="pending"
+        ),
         ValidationError("Expected `str` of length <= 255", ["body", "username"]),
         InvalidInputData("this field is required", ["body", "input_data", "prompt"]),
         UnknownWorkflow(

@@ -1,4 +1,4 @@
-"""GET /jobs, GET /jobs/{job_id} and its old name GET /status/{job_id}."""
+"""GET /jobs and DELETE /jobs/bulk."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -6,29 +6,35 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Request, get
-from litestar.params import FromPath, QueryParameter
+from litestar import Request, delete, get
+from litestar.params import JSONBody, QueryParameter
+from msgspec import Meta
 
+from llm_service.api.body import StrictJSON
 from llm_service.api.errors import documented
 from llm_service.api.jobs_query import read_jobs_query
 from llm_service.api.services import services_of
+from llm_service.api.workflow import BODY_ERRORS
 from llm_service.errors import (
+    ECHO_LIMIT,
     ConflictingFilters,
+    EmptyJobIdsList,
     InternalError,
     InvalidAPISecret,
     InvalidCursor,
+    InvalidJobIDs,
     InvalidLimitResults,
     InvalidStatusFilter,
     InvalidTimeRange,
     InvalidUserID,
-    JobNotFound,
+    MalformedBody,
     ServiceUnavailable,
     ValidationError,
 )
+from llm_service.jobs import cancel
 from llm_service.jobs.filters import STATUS_FILTERS, Cursor
-from llm_service.jobs.report import Usage, usage_of
 from llm_service.jobs.store import listing
-from llm_service.jobs.store.listing import JobRecord, JobRow
+from llm_service.jobs.store.listing import JobRow
 
 
 class JobSummary(msgspec.Struct, kw_only=True):
@@ -64,71 +70,6 @@ class JobsListResponse(msgspec.Struct, kw_only=True):
     next_cursor: str | None
 
 
-class AttemptDetail(msgspec.Struct, kw_only=True):
-    """One claim by a worker. `outcome`: running, completed, failed, cancelled, released or lost."""
-
-    worker: str
-    started_at: datetime
-    ended_at: datetime | None
-    outcome: str
-    error_code: str | None
-
-
-class CallDetail(msgspec.Struct, kw_only=True):
-    """One model call. `prompt` and `answer` are kept in debug_mode only."""
-
-    step: str
-    provider: str
-    model: str
-    status: str
-    started_at: datetime
-    completed_at: datetime | None
-    latency_ms: int | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_usd: float | None
-    retries: int
-    error_code: str | None
-    error_message: str | None
-    prompt: list[Any] | None
-    answer: str | None
-
-
-class WebhookTry(msgspec.Struct, kw_only=True):
-    number: int
-    started_at: datetime
-    status_code: int | None
-    latency_ms: int | None
-    response: str | None
-    error: str | None
-
-
-class WebhookDetail(msgspec.Struct, kw_only=True):
-    """The delivery of a job's webhook; `webhook_id` is stable over its tries."""
-
-    state: str
-    webhook_id: str | None
-    next_attempt_at: datetime | None
-    attempts: list[WebhookTry]
-
-
-class JobDetail(JobSummary, kw_only=True):
-    """Everything about one job."""
-
-    input_data: Any
-    result: Any
-    queued_at: datetime | None
-    max_attempts: int
-    debug_mode: bool
-    webhook_url: str | None
-    retried_from: UUID | None
-    request_id: str | None
-    webhook: WebhookDetail
-    attempts: list[AttemptDetail]
-    llm_calls: list[CallDetail]
-    usage: Usage
-
-
 def summary_of(row: JobRow) -> JobSummary:
     return JobSummary(**summary_fields(row))
 
@@ -151,64 +92,12 @@ def summary_fields(row: JobRow) -> dict[str, Any]:
         "attempt": row.attempt,
         "webhook_state": row.webhook_state,
         "total_tokens": row.total_tokens,
-        "cost_usd": _dollars(row.cost_usd),
+        "cost_usd": dollars(row.cost_usd),
     }
 
 
-def detail_of(record: JobRecord) -> JobDetail:
-    job = record.job
-    paid = [call for call in record.calls if call.status == "succeeded"]
-    return JobDetail(
-        **summary_fields(job),
-        input_data=msgspec.Raw(job.input_data.encode()),
-        result=None if job.result is None else msgspec.Raw(job.result.encode()),
-        queued_at=job.queued_at,
-        max_attempts=job.max_attempts,
-        debug_mode=job.debug_mode,
-        webhook_url=job.webhook_url,
-        retried_from=job.retried_from,
-        request_id=job.request_id,
-        webhook=_webhook_of(record),
-        attempts=[msgspec.convert(row._mapping, AttemptDetail) for row in record.attempts],  # noqa: SLF001
-        llm_calls=[
-            msgspec.convert({**row._mapping, "cost_usd": _dollars(row.cost_usd)}, CallDetail)  # noqa: SLF001
-            for row in record.calls
-        ],
-        usage=usage_of(
-            len(paid),
-            _sum(call.input_tokens for call in paid),
-            _sum(call.output_tokens for call in paid),
-            _sum(
-                total for call in paid if (total := _sum([call.input_tokens, call.output_tokens])) is not None
-            ),
-            _cost(paid),
-        ),
-    )
-
-
-def _webhook_of(record: JobRecord) -> WebhookDetail:
-    delivery = record.delivery
-    return WebhookDetail(
-        state=record.job.webhook_state,
-        webhook_id=None if delivery is None else delivery.webhook_id,
-        next_attempt_at=None if delivery is None else delivery.next_attempt_at,
-        attempts=[msgspec.convert(row._mapping, WebhookTry) for row in record.tries],  # noqa: SLF001
-    )
-
-
-def _dollars(amount: Decimal | None) -> float | None:
+def dollars(amount: Decimal | None) -> float | None:
     return None if amount is None else float(amount)
-
-
-def _sum(numbers: Any) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if known else None
-
-
-def _cost(paid: list[Any]) -> Decimal | None:
-    """The cost of all calls; None as soon as one of them is not known."""
-    costs = [call.cost_usd for call in paid]
-    return sum(costs, Decimal(0)) if costs and None not in costs else None
 
 
 def _query(name: str, description: str, **schema: Any) -> QueryParameter:
@@ -225,6 +114,9 @@ LIMIT_RESULTS = (
     "Today, 7 Days and 30 Days."
 )
 Text = str | None
+
+MAX_DELETED = 500
+JOB_IDS_SCHEMA = {"minItems": 1, "maxItems": MAX_DELETED, "items": {"type": "string", "format": "uuid"}}
 
 
 @get(
@@ -332,25 +224,59 @@ async def list_jobs(
     )
 
 
-@get(
-    ["/jobs/{job_id:str}", "/status/{job_id:str}"],
+class JobsDeleteRequest(msgspec.Struct, frozen=True, kw_only=True):
+    job_ids: Annotated[list[Any], Meta(description="1 to 500 job ids.", extra_json_schema=JOB_IDS_SCHEMA)]
+
+
+class JobsDeleteResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """What was there and is gone; unknown ids are skipped."""
+
+    deleted_count: int
+    job_ids: list[UUID]
+    message: str
+
+
+@delete(
+    "/jobs/bulk",
+    status_code=200,
+    dto=StrictJSON[JobsDeleteRequest],
+    return_dto=None,
     tags=["Jobs"],
-    summary="One job with everything about it",
+    summary="Delete jobs for good",
+    description="Unfinished ones are stopped first, and their webhook is not sent. Unknown ids are skipped.",
     raises=[],
     responses=documented(
-        s401=(InvalidAPISecret,), s404=(JobNotFound,), s500=(InternalError,), s503=(ServiceUnavailable,)
+        **BODY_ERRORS | {"s400": (MalformedBody, EmptyJobIdsList, InvalidJobIDs)},
+        s422=(ValidationError,),
+        s503=(ServiceUnavailable,),
     ),
 )
-async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobDetail:
-    record = await listing.get_job(services_of(request).database, parse_job_id(job_id))
-    if record is None:
-        raise JobNotFound(job_id)
-    return detail_of(record)
+async def delete_jobs(
+    request: Request[Any, Any, Any], data: JSONBody[JobsDeleteRequest]
+) -> JobsDeleteResponse:
+    services = services_of(request)
+    deleted = await cancel.delete(services.database, services.queue, _checked_ids(data.job_ids))
+    count = len(deleted)
+    return JobsDeleteResponse(
+        deleted_count=count, job_ids=deleted, message=f"{count} {'job' if count == 1 else 'jobs'} deleted."
+    )
 
 
-def parse_job_id(text: str) -> UUID:
-    """An id that is no UUID names no job."""
+def _checked_ids(texts: list[Any]) -> list[UUID]:
+    if not texts:
+        raise EmptyJobIdsList(f"job_ids must name 1 to {MAX_DELETED} jobs; it is empty.")
+    if len(texts) > MAX_DELETED:
+        raise ValidationError(f"must have at most {MAX_DELETED} ids", ["body", "job_ids"])
+    wrong = [text for text in texts if not _is_uuid(text)]
+    if wrong:
+        shown = [str(text)[:ECHO_LIMIT] for text in wrong[:10]]
+        raise InvalidJobIDs("Every entry of job_ids must be a UUID.", invalid_ids=shown)
+    return list(dict.fromkeys(UUID(text) for text in texts))
+
+
+def _is_uuid(text: object) -> bool:
     try:
-        return UUID(text)
-    except ValueError:
-        raise JobNotFound(text) from None
+        msgspec.convert(text, UUID)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from typing import Any
 
 JOB_ID = "01981c5e-7b1a-7c3e-9d52-2f6a1c0b9e44"
+RETRY_ID = "01981c89-b3a2-7f10-8e47-5c6d7e8f9a0b"
 USER_ID = "6f1c6f80-7d2f-4c4c-9a1e-0d6f1c9a1b2c"
 WEBHOOK_ID = "msg_01981c5e8f0e7b7c8a4d5e6f70819203"
 INPUT: dict[str, Any] = {
@@ -178,6 +179,23 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         }
     },
     "JobDetail": {"A completed job": DETAIL},
+    "JobCancelResponse": {
+        "Cancelled": {"job_id": JOB_ID, "status": "cancelled", "message": "The job is cancelled."}
+    },
+    "JobRetryResponse": {
+        "Accepted": {
+            "job_id": RETRY_ID,
+            "workflow_name": "emergency_contacts",
+            "status": "pending",
+            "status_url": f"/api/v1/jobs/{RETRY_ID}",
+            "queued_at": "2026-01-31T10:02:11.034000Z",
+            "retried_from": JOB_ID,
+        }
+    },
+    "JobsDeleteRequest": {"Two jobs": {"job_ids": [JOB_ID, RETRY_ID]}},
+    "JobsDeleteResponse": {
+        "One was there": {"deleted_count": 1, "job_ids": [JOB_ID], "message": "1 job deleted."}
+    },
     "HealthResponse": {"Healthy": HEALTHY},
     "AliveResponse": {"Alive": {"status": "alive"}},
 }

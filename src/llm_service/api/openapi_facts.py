@@ -76,6 +76,8 @@ FACTS: dict[str, Node] = {
     "CallDetail": {"status": {"enum": list(CallStatus)}},
     "WebhookDetail": {"state": {"enum": list(WebhookState)}},
     "WorkflowSubmitResponse": {"status": {"enum": [JobStatus.PENDING]}},
+    "JobRetryResponse": {"status": {"enum": [JobStatus.PENDING]}},
+    "JobCancelResponse": {"status": {"enum": [JobStatus.CANCELLED]}},
     "WebhookBody": {
         "event": {"enum": [f"workflow.{status}" for status in ENDINGS]},
         "status": {"enum": list(ENDINGS)},

@@ -11,6 +11,8 @@ from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute
 
 from llm_service.errors import InvalidCursor
 from llm_service.jobs.limit_results import LimitResults
@@ -42,9 +44,7 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
     def clauses(self) -> list[sa.ColumnElement[bool]]:
         job = WorkflowJob
         conditions = [*self.window.clauses(job.created_at), *self._status_clauses()]
-        for name in ("user_id", "username", "action", "workflow_name", "error_code"):
-            if (wanted := getattr(self, name)) is not None:
-                conditions.append(getattr(job, name) == wanted)
+        conditions += [_is(getattr(job, name), getattr(self, name)) for name in self._equalities()]
         if self.created_after is not None:
             conditions.append(job.created_at >= self.created_after)
         if self.created_before is not None:
@@ -52,13 +52,37 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
         return conditions
 
     def _status_clauses(self) -> list[sa.ColumnElement[bool]]:
-        states = [state.value for state in STATUS_FILTERS[self.status]]
+        states = STATUS_FILTERS[self.status]
         if not states:
             return []
-        # As literals, so that the planner can match the partial index on unfinished jobs.
-        literals = [sa.literal(state, literal_execute=True) for state in states]
         status = WorkflowJob.status
+        if self._leading() == "status":
+            return [_is(status, states[0].value)]
+        # As literals, so that the planner can match the partial index on unfinished jobs.
+        literals = [sa.literal(state.value, literal_execute=True) for state in states]
         return [status == literals[0] if len(literals) == 1 else status.in_(literals)]
+
+    def order(self) -> list[sa.ColumnElement[Any]]:
+        """Newest first, after a column that has one value here and so makes no difference to the rows.
+
+        PostgreSQL expects matches to be spread evenly over time: to find jobs of a workflow that is no longer
+        used it would read the whole list backwards. With a filter's column leading the order, and a condition
+        that does not tell the planner of the one value, only the index of that column is in order.
+        """
+        newest_first: list[sa.ColumnElement[Any]] = [WorkflowJob.created_at.desc(), WorkflowJob.id.desc()]
+        leading = self._leading()
+        return newest_first if leading is None else [getattr(WorkflowJob, leading), *newest_first]
+
+    def _leading(self) -> str | None:
+        states = STATUS_FILTERS[self.status]
+        if states and set(states) <= set(UNFINISHED):
+            return None  # few rows, with an index of their own that is newest first
+        return next(iter([*self._equalities(), *(["status"] if states else [])]), None)
+
+    def _equalities(self) -> list[str]:
+        """The exact-match filters that are set; the one that is likely to leave the fewest rows first."""
+        names = ("user_id", "username", "error_code", "action", "workflow_name")
+        return [name for name in names if getattr(self, name) is not None]
 
     def fingerprint(self, limit_results: str) -> bytes:
         """Eight bytes that differ when the question differs. A window counts as its words, not as its start."""
@@ -67,6 +91,10 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
             *(getattr(self, name) for name in self.__struct_fields__ if name != "window"),
         ]
         return hashlib.blake2b(msgspec.json.encode(question), digest_size=8).digest()
+
+
+def _is(column: InstrumentedAttribute[Any], wanted: object) -> sa.ColumnElement[bool]:
+    return column == sa.any_(sa.literal([wanted], ARRAY(column.type)))
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

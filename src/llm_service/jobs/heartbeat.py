@@ -19,6 +19,8 @@ from llm_service.logs import get_logger
 log = get_logger(__name__)
 
 BEATS_IN_A_LEASE = 4
+GLANCE_S = 1.0
+"""How often a worker looks whether its jobs were cancelled, in case Redis did not tell."""
 
 
 class Held(Protocol):
@@ -77,6 +79,24 @@ class Heartbeat:
             concurrency=self._concurrency,
         )
         self._last_good = sent_at
+        self._let_go_of_all_but(ours, asked)
+
+    async def glance_forever(self) -> None:
+        while True:
+            await asyncio.sleep(GLANCE_S)
+            with contextlib.suppress(ServiceUnavailable, TimeoutError):
+                async with asyncio.timeout(self.beat_s):
+                    await self.glance()
+
+    async def glance(self) -> None:
+        """Look whether the leases in hand are still ours, between two beats and without a write."""
+        if not self._held:
+            return
+        asked = dict(self._held)
+        pairs = [(run.claim.job_id, token) for token, run in asked.items()]
+        self._let_go_of_all_but(await leases.still_held(self._database, pairs), asked)
+
+    def _let_go_of_all_but(self, ours: set[UUID], asked: dict[UUID, Held]) -> None:
         for token, run in asked.items():
             if token not in ours and token in self._held:
                 run.break_off("the lease is gone")

@@ -85,9 +85,14 @@ class JobQueue:
         entries = [(f"webhook:{hint.job_id}:{hint.tries}", hint.job_id, hint.due_at) for hint in hints]
         return await self._tell(WEBHOOKS, DELIVER_WEBHOOK, entries)
 
-    async def announce_cancel(self, job_id: UUID) -> bool:
-        """Ask whoever runs the job to break it off; a worker that does not hear it learns by its next beat."""
-        return await self._attempt("cancel", lambda pipe: pipe.publish(CANCELS, str(job_id)))
+    async def announce_cancel(self, job_ids: Sequence[UUID]) -> bool:
+        """Ask whoever runs the jobs to break them off; a worker that does not hear it learns by its next beat."""
+
+        def write(pipe: Any) -> None:
+            for job_id in job_ids:
+                pipe.publish(CANCELS, str(job_id))
+
+        return await self._attempt("cancel", write) if job_ids else True
 
     async def drop(self, queue: str, hint_id: str) -> bool:
         """Take a hint out of the waiting line: it was followed, or leads nowhere."""

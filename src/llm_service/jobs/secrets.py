@@ -9,6 +9,8 @@ from llm_service.settings import Secret
 
 SEALED = "fernet:"
 """Marks a sealed secret, so that plain ones from before a key was set stay readable."""
+PLAIN = "plain:"
+"""Marks a secret kept plain that itself begins like a mark."""
 
 
 class SecretBox:
@@ -23,14 +25,16 @@ class SecretBox:
             ) from None
 
     def seal(self, secret: str | None) -> str | None:
-        if secret is None or self._fernet is None:
-            return secret
+        if secret is None:
+            return None
+        if self._fernet is None:
+            return PLAIN + secret if secret.startswith((SEALED, PLAIN)) else secret
         return SEALED + self._fernet.encrypt(secret.encode()).decode()
 
     def open(self, stored: str | None) -> str | None:
         """Raises `SettingsInvalid` when the secret was sealed with a key that is not configured."""
         if stored is None or not stored.startswith(SEALED):
-            return stored
+            return stored.removeprefix(PLAIN) if stored is not None else None
         try:
             if self._fernet is not None:
                 return self._fernet.decrypt(stored.removeprefix(SEALED)).decode()

@@ -8,7 +8,14 @@ import msgspec
 from uuid_utils.compat import uuid7
 
 from llm_service.db import Database
-from llm_service.errors import IdempotencyKeyReused, InvalidInputData, UnknownWorkflow
+from llm_service.errors import (
+    IdempotencyKeyReused,
+    InvalidInputData,
+    JobNotFound,
+    JobNotRetryable,
+    UnknownWorkflow,
+)
+from llm_service.jobs.model import UNFINISHED
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.secrets import SecretBox
 from llm_service.jobs.store import intake
@@ -34,6 +41,9 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secret: str | None = None
     priority: int = 0
     debug_mode: bool = False
+
+
+_CARRIED_OVER = ("workflow_name", "user_id", "username", "action", "webhook_url", "priority", "debug_mode")
 
 
 class IdempotencyClaim(msgspec.Struct, frozen=True):
@@ -95,10 +105,36 @@ class Desk:
             accepted = await intake.add_once(self._database, job, key=once.key, body_hash=once.body_hash)
             if accepted.body_hash is not None:
                 return self._replay(accepted, once), True
+        return await self._accept(accepted, job), False
+
+    async def retry(self, job_id: UUID, *, request_id: str) -> Accepted:
+        """Run a finished job again, as a new job with the same request and `retried_from`.
+
+        Raises `JobNotFound`, `JobNotRetryable` for an unfinished job, and what `check` does.
+        """
+        earlier = await intake.get_for_retry(self._database, job_id)
+        if earlier is None:
+            raise JobNotFound(job_id)
+        if earlier.status in UNFINISHED:
+            raise JobNotRetryable(
+                f"A job that is {earlier.status} can't be retried; wait for its end or cancel it.",
+                status=earlier.status,
+            )
+        submission = Submission(
+            **{name: getattr(earlier, name) for name in _CARRIED_OVER}, input_json=earlier.input_json.encode()
+        )
+        self.check(submission)
+        job = msgspec.structs.replace(
+            self._new_job(submission, request_id), webhook_secret=earlier.webhook_secret, retried_from=job_id
+        )
+        return await self._accept(await intake.add(self._database, job), job)
+
+    async def _accept(self, accepted: Accepted, job: NewJob) -> Accepted:
+        """The job is committed: now a worker may know."""
         await self._queue.wake([Hint(job.id, 0, job.priority, accepted.queued_at)])
         JOBS_SUBMITTED.labels(job.workflow_name).inc()
         log.info("job accepted", job_id=str(job.id), workflow=job.workflow_name, priority=job.priority)
-        return accepted, False
+        return accepted
 
     def _new_job(self, submission: Submission, request_id: str) -> NewJob:
         return NewJob(

@@ -4,6 +4,7 @@ intake      submit: write the job, remember the idempotency key
 listing     read: pages, counts, one job
 leases      run: claim, beat, release, and every way in which a job ends
 ledger      model calls: begun, answered, failed
+removal     delete for good
 deliveries  webhooks: due, claimed, tried
 upkeep      the reconciler's questions, and health's
 """

@@ -7,9 +7,11 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llm_service.db import Database
+from llm_service.db import Database, sqlstate_of
+from llm_service.errors import InvalidInputData
 from llm_service.jobs.model import IdempotencyKey, WorkflowJob
 
 
@@ -39,6 +41,9 @@ class Accepted(NamedTuple):
     queued_at: datetime
     body_hash: bytes | None = None
 
+
+UNSTORABLE = "22"
+"""SQLSTATE class of values that are JSON and yet too much for PostgreSQL, such as 1e200000."""
 
 _FIELDS = [name for name in NewJob.__struct_fields__ if name != "input_json"]
 _INSERT = (
@@ -90,7 +95,12 @@ async def add_once(database: Database, job: NewJob, *, key: str, body_hash: byte
 
 
 async def _insert(connection: AsyncConnection, job: NewJob) -> Accepted:
-    written = await connection.execute(_INSERT, msgspec.structs.asdict(job))
+    try:
+        written = await connection.execute(_INSERT, msgspec.structs.asdict(job))
+    except DBAPIError as error:
+        if (sqlstate_of(error) or "").startswith(UNSTORABLE):
+            raise InvalidInputData("holds a value that can't be stored", ["body", "input_data"]) from None
+        raise
     return Accepted(job.id, job.workflow_name, written.scalar_one())
 
 
@@ -104,4 +114,5 @@ async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[Any] | None:
         sa.cast(WorkflowJob.input_data, sa.Text).label("input_json"),
     ).where(WorkflowJob.id == job_id)
     async with database.statement() as connection:
-        return (await connection.execute(query)).one_or_none()
+        row: sa.Row[Any] | None = (await connection.execute(query)).one_or_none()
+    return row

@@ -8,7 +8,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from llm_service.db import Database
-from llm_service.jobs.model import AttemptOutcome, JobStatus
+from llm_service.jobs.model import AttemptOutcome, JobStatus, WorkflowJob
 
 
 class Claim(NamedTuple):
@@ -105,6 +105,19 @@ async def beat(
         return set((await connection.execute(_BEAT, values)).scalars())
 
 
+_HELD = sa.text("""
+SELECT j.lease_token FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS mine (id, token)
+  JOIN llm_workflow_jobs j ON j.id = mine.id AND j.lease_token = mine.token AND j.status = 'processing'
+""")
+
+
+async def still_held(database: Database, held: Sequence[tuple[UUID, UUID]]) -> set[UUID]:
+    """Those of (job id, token) pairs that are still ours; a cancelled job's is not. Writes nothing."""
+    values = {"ids": [job_id for job_id, _ in held], "tokens": [token for _, token in held]}
+    async with database.statement() as connection:
+        return set((await connection.execute(_HELD, values)).scalars())
+
+
 # What every ending has in common, given the rows that end as `ended`. The answers of the ledger go with it
 # unless the job keeps them for debugging; a call still under way has lost its answer.
 _USED = """
@@ -114,7 +127,8 @@ _USED = """
        cost_usd = (SELECT CASE WHEN count(*) = count(c.cost_usd) THEN sum(c.cost_usd) END FROM llm_calls c
                     WHERE c.job_id = j.id AND c.status = 'succeeded'),
        webhook_state = CASE WHEN webhook_url IS NULL THEN 'none' ELSE 'pending' END,
-       duration_ms = greatest(CAST(extract(epoch FROM now() - started_at) * 1000 AS integer), 0),
+       duration_ms = CASE WHEN started_at IS NOT NULL
+                          THEN greatest(CAST(extract(epoch FROM now() - started_at) * 1000 AS bigint), 0) END,
        completed_at = now(), updated_at = now(), lease_token = NULL, lease_expires_at = NULL
 """
 _TAIL = """
@@ -187,6 +201,13 @@ async def cancel(database: Database, job_id: UUID) -> Ending | None:
         values = {"job_id": job_id, "outcome": AttemptOutcome.CANCELLED.value}
         row = (await connection.execute(_CANCEL, values)).one_or_none()
     return Ending(row[0], JobStatus(row[1]), row[2]) if row is not None else None
+
+
+async def status_of(database: Database, job_id: UUID) -> str | None:
+    """The state of a job; None where there is no such job."""
+    async with database.statement() as connection:
+        query = sa.select(WorkflowJob.status).where(WorkflowJob.id == job_id)
+        return (await connection.execute(query)).scalar_one_or_none()
 
 
 # Back to pending, with what the lost or given-back attempt leaves behind.

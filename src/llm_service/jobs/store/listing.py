@@ -25,8 +25,6 @@ SUMMARY = [
 ]
 """The columns of a list: the payloads `input_data` and `result` are not among them."""
 
-NEWEST_FIRST = (WorkflowJob.created_at.desc(), WorkflowJob.id.desc())
-
 
 class Page(NamedTuple):
     rows: list[sa.Row[Any]]
@@ -66,18 +64,20 @@ async def _plan_for_the_values(connection: AsyncConnection) -> None:
 def page_query(
     filters: JobFilters, *, limit: int, offset: int = 0, cursor: Cursor | None = None
 ) -> sa.Select[Any]:
-    query = sa.select(*SUMMARY).where(*filters.clauses()).order_by(*NEWEST_FIRST).limit(limit)
+    query = sa.select(*SUMMARY).where(*filters.clauses()).order_by(*filters.order()).limit(limit)
     if cursor is not None:
         return query.where(cursor.clause())
     return query.offset(offset) if offset else query
 
 
-def count_query(filters: JobFilters, cap: int | None) -> sa.Select[tuple[int]]:
+def count_query(filters: JobFilters, cap: int | None) -> sa.Select[int]:
     """Counts the matches, looking at no more than `cap` of them."""
-    matches = sa.select(sa.literal_column("1")).select_from(WorkflowJob).where(*filters.clauses())
+    matches: sa.Select[Any] = (
+        sa.select(sa.literal_column("1")).select_from(WorkflowJob).where(*filters.clauses())
+    )
     if cap is None:
         return sa.select(sa.func.count()).select_from(WorkflowJob).where(*filters.clauses())
-    return sa.select(sa.func.count()).select_from(matches.limit(cap).subquery())
+    return sa.select(sa.func.count()).select_from(matches.order_by(*filters.order()).limit(cap).subquery())
 
 
 async def _total(
