@@ -47,7 +47,7 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 
 
 def where(filters: JobFilters) -> str:
-    query = sa.select(sa.literal_column("1")).where(*filters.clauses())
+    query: sa.Select[Any] = sa.select(sa.literal_column("1")).where(*filters.clauses())
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     text = str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
     return (
@@ -76,9 +76,9 @@ def test_the_status_words_are_those_of_the_contract() -> None:
         ("running", "status IN ('pending', 'processing')"),
         ("pending", "status = 'pending'"),
         ("processing", "status = 'processing'"),
-        ("completed", "status = 'completed'"),
-        ("failed", "status = 'failed'"),
-        ("cancelled", "status = 'cancelled'"),
+        ("completed", "status = ANY (ARRAY['completed'])"),
+        ("failed", "status = ANY (ARRAY['failed'])"),
+        ("cancelled", "status = ANY (ARRAY['cancelled'])"),
     ],
 )
 def test_a_status_is_a_condition_on_the_states_it_stands_for(status: str, condition: str) -> None:
@@ -98,14 +98,41 @@ def test_all_conditions_are_anded_and_the_range_is_half_open() -> None:
     )
     assert set(where(everything).split(" AND ")) == {
         "status = 'failed'",
-        f"user_id = '{SOMEBODY}'",
-        "username = 'jane'",
-        "action = 'generate contacts'",
-        "workflow_name = 'completion'",
-        "error_code = 'ModelTimeout'",
+        f"user_id = ANY (ARRAY['{SOMEBODY}'])",
+        "username = ANY (ARRAY['jane'])",
+        "action = ANY (ARRAY['generate contacts'])",
+        "workflow_name = ANY (ARRAY['completion'])",
+        "error_code = ANY (ARRAY['ModelTimeout'])",
         "created_at >= '2026-03-01 12:00:00+00:00'",
         "created_at < '2026-03-02 12:00:00+00:00'",
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "leading"),
+    [
+        ({}, None),
+        ({"status": "failed"}, "status"),
+        ({"status": "pending"}, None),
+        ({"status": "running", "username": "jane"}, None),
+        ({"status": "failed", "username": "jane"}, "username"),
+        ({"workflow_name": "completion", "action": "jane", "user_id": SOMEBODY}, "user_id"),
+        ({"workflow_name": "completion"}, "workflow_name"),
+        ({"created_after": NOW}, None),
+    ],
+)
+def test_the_order_is_newest_first_behind_a_column_with_one_value(
+    fields: dict[str, Any], leading: str | None
+) -> None:
+    filters = JobFilters(**fields)
+    names = [
+        str(column).removeprefix("WorkflowJob.").removeprefix("llm_workflow_jobs.")
+        for column in filters.order()
+    ]
+    assert names == [*([leading] if leading else []), "created_at DESC", "id DESC"]
+    assert leading is None or f"{leading} = ANY" in where(filters), (
+        "else another index could be read in that order"
+    )
 
 
 def test_a_window_is_a_condition_too() -> None:
