@@ -13,7 +13,7 @@ def retry_after_s(header: str | None, *, cap_s: float) -> float | None:
         return min(float(text), cap_s)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

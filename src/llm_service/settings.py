@@ -4,8 +4,10 @@ Usual names keep their usual meaning (DATABASE_URL, REDIS_URL, ...); ours begin 
 """
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +36,7 @@ MIN_SECRET = 16
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
+Price = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Secret:
@@ -81,8 +84,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_grace: Seconds = 25
     lease: Annotated[float, Meta(ge=1, le=3600)] = 20
     priority_head_start: Annotated[float, Meta(ge=0, le=3600)] = 30
-    prices: dict[str, tuple[float, float]] = {}
+    prices: dict[str, tuple[Price, Price]] = {}
     metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+
+    def __repr__(self) -> str:
+        return f"Settings(model={self.model!r}, ...)"  # the URLs hold passwords
 
 
 def variable_of(field: str) -> str:
@@ -103,6 +109,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     }
     _require(values)
     values["database_url"] = async_database_url(values["database_url"])
+    _check_redis_url(values["redis_url"])
     _check_secrets(values)
     try:
         return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_secret)
@@ -111,22 +118,47 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
 
 
 LISTS = {"api_secret", "webhook_allowed_hosts", "encryption_keys"}
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
+CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 def _parse(field: str, text: str) -> Any:
-    if field in LISTS:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if field == "log_level":
-        return text.upper()
+    if NOT_UTF8.search(text):
+        raise SettingsInvalid(f"{variable_of(field)}: it is not UTF-8.")
     if field == "prices":
-        try:
-            return msgspec.json.decode(text.encode())
-        except msgspec.DecodeError as error:
-            raise SettingsInvalid(
-                f'LLM_SERVICE_PRICES must be JSON, e.g. {{"openai:my-model": [0.5, 1.5]}} '
-                f"(USD per million input and output tokens): {error}"
-            ) from None
-    return text
+        return _parse_prices(text)
+    parts = [part.strip() for part in text.split(",")] if field in LISTS else [text]
+    if any(CONTROL.search(part) for part in parts):
+        raise SettingsInvalid(f"{variable_of(field)}: it must not hold line breaks or control characters.")
+    if field in LISTS:
+        return tuple(part for part in parts if part)
+    if field.endswith("_base_url"):
+        return _base_url(field, text)
+    return text.upper() if field == "log_level" else text
+
+
+def _parse_prices(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise SettingsInvalid(
+            f'LLM_SERVICE_PRICES must be JSON, e.g. {{"openai:my-model": [0.5, 1.5]}} '
+            f"(USD per million input and output tokens): {error}"
+        ) from None
+
+
+def _base_url(field: str, text: str) -> str:
+    """Without slashes at its end. Credentials belong into the key: as a part of the URL they would be logged."""
+    wrong = f"{variable_of(field)} must look like https://host/path, without user and password."
+    try:
+        url = urlsplit(text)
+        is_plain = url.scheme in {"http", "https"} and url.hostname and url.username is None
+        _ = url.port  # raises where it is no port
+    except ValueError:
+        raise SettingsInvalid(wrong) from None
+    if not is_plain:
+        raise SettingsInvalid(wrong)
+    return text.rstrip("/")
 
 
 REQUIRED = {
@@ -160,6 +192,18 @@ def _explain(error: msgspec.ValidationError) -> str:
     return f"{variable_of(field)}: {text}." if field else f"The settings are wrong: {text}."
 
 
+SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
+TAKEN_PARAMETERS = frozenset(
+    {"host", "port", "user", "password", "ssl", "target_session_attrs", "passfile", "krbsrvname", "gsslib"}
+    | {"prepared_statement_cache_size"}
+)
+IGNORED_PARAMETERS = frozenset(
+    {"channel_binding", "connect_timeout", "application_name", "fallback_application_name", "gssencmode"}
+    | {"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "sslcompression"}
+)
+"""What only libpq knows, or what the service sets itself. Any other parameter would fail when it connects."""
+
+
 def async_database_url(raw: str) -> str:
     """Turn any usual spelling of a PostgreSQL URL into the one asyncpg takes through SQLAlchemy.
 
@@ -168,16 +212,47 @@ def async_database_url(raw: str) -> str:
     """
     wrong = "DATABASE_URL must look like postgresql://user:password@host:5432/database."
     try:
-        url = make_url(raw.replace("postgres://", "postgresql://", 1))
+        url = make_url(re.sub("^postgres://", "postgresql://", raw))
     except (ArgumentError, ValueError):
         raise SettingsInvalid(wrong) from None
-    if not url.drivername.startswith("postgresql"):
+    if url.get_backend_name() != "postgresql" or not 1 <= (url.port or 1) <= 65_535:
         raise SettingsInvalid(wrong)
-    query = dict(url.query)
+    query = {name: value for name, value in url.query.items() if name not in IGNORED_PARAMETERS}
     if mode := query.pop("sslmode", None):
         query["ssl"] = mode  # the name asyncpg knows
-    query.pop("channel_binding", None)  # libpq's alone
+    if query.get("ssl", "require") not in SSL_MODES:
+        raise SettingsInvalid(f"DATABASE_URL: sslmode must be one of: {', '.join(sorted(SSL_MODES))}.")
+    if unknown := query.keys() - TAKEN_PARAMETERS:
+        raise SettingsInvalid(
+            f"DATABASE_URL: the parameter {min(unknown)[:50]!r} is not supported; leave it out"
+            " (certificates: set PGSSLROOTCERT, PGSSLCERT and PGSSLKEY)."
+        )
     return url.set(drivername="postgresql+asyncpg", query=query).render_as_string(hide_password=False)
+
+
+def _check_redis_url(raw: str) -> None:
+    """Both clients of this process would say the same later, in words of their own and with the URL."""
+    try:
+        is_redis = _is_redis_url(raw)
+    except ValueError:
+        is_redis = False
+    if not is_redis:
+        raise SettingsInvalid(
+            "REDIS_URL must look like redis://user:password@host:6379/0, rediss://... or unix:///path?db=0."
+        )
+
+
+def _is_redis_url(raw: str) -> bool:
+    url = urlsplit(raw)
+    numbers = parse_qs(url.query).get("db", [])
+    if url.scheme == "unix":
+        has_place = len(url.path) > 1
+    else:
+        has_place = url.scheme in {"redis", "rediss"} and url.port != 0
+        numbers = [*numbers, url.path.strip("/") or "0"]
+    return (
+        raw.startswith(f"{url.scheme}://") and has_place and all(re.fullmatch("[0-9]+", n) for n in numbers)
+    )
 
 
 @functools.cache

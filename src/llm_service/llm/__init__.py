@@ -12,7 +12,12 @@ from llm_service.llm.prices import Prices, load_price_list
 from llm_service.settings import Secret, Settings
 
 GRAMMAR = "offline, openai:<model>, anthropic:<model> or openrouter:<model>"
-OPENAI_HOME = "https://api.openai.com/v1"
+HOMES = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "openrouter": "https://openrouter.ai/api/v1",
+}
+"""Where each provider lives. At another address it is a server of one's own that speaks the same."""
 
 
 def open_llm(settings: Settings, session: aiohttp.ClientSession) -> Model:
@@ -27,7 +32,7 @@ def open_llm(settings: Settings, session: aiohttp.ClientSession) -> Model:
         raise SettingsInvalid(f"LLM_SERVICE_MODEL is {settings.model!r}; it must be {GRAMMAR}.")
     match provider:
         case "openai":
-            needs_key = settings.openai_base_url == OPENAI_HOME
+            needs_key = settings.openai_base_url == HOMES[provider]
             key = _key("OPENAI_API_KEY", settings.openai_api_key) if needs_key else settings.openai_api_key
             return _chat_model(settings, session, provider, name, settings.openai_base_url, key)
         case "openrouter":
@@ -36,7 +41,7 @@ def open_llm(settings: Settings, session: aiohttp.ClientSession) -> Model:
         case "anthropic":
             key = _key("ANTHROPIC_API_KEY", settings.anthropic_api_key)
             headers = {"x-api-key": key.reveal(), "anthropic-version": VERSION}
-            url = settings.anthropic_base_url.rstrip("/") + "/v1/messages"
+            url = settings.anthropic_base_url + "/v1/messages"
             server = ModelServer(session, url, headers, timeout_s=settings.call_timeout, label=provider)
             return MessagesModel(server, name=name)
         case _:
@@ -54,7 +59,7 @@ def _chat_model(
     key: Secret | None,
 ) -> ChatModel:
     headers = {"Authorization": f"Bearer {key.reveal()}"} if key is not None else {}
-    url = base_url.rstrip("/") + "/chat/completions"
+    url = base_url + "/chat/completions"
     server = ModelServer(session, url, headers, timeout_s=settings.call_timeout, label=provider)
     return ChatModel(server, provider=provider, name=name)
 
@@ -67,8 +72,13 @@ def _key(variable: str, key: Secret | None) -> Secret:
 
 def open_prices(settings: Settings) -> Prices:
     """Prices for the model in use. A server of one's own may reuse a provider's name: only settings price it."""
-    own_server = settings.model.startswith("openai:") and settings.openai_base_url != OPENAI_HOME
-    if settings.model == "offline" or own_server:
+    addresses = {
+        "openai": settings.openai_base_url,
+        "anthropic": settings.anthropic_base_url,
+        "openrouter": settings.openrouter_base_url,
+    }
+    provider = settings.model.partition(":")[0]
+    if provider not in HOMES or addresses[provider] != HOMES[provider]:
         return Prices(settings.prices)
     return Prices(settings.prices, load_price_list())
 
