@@ -110,17 +110,21 @@ TYPES: dict[str, Any] = {
     "null": type(None),
 }
 WORDS = {
-    "title",
-    "description",
-    "default",
-    "examples",
-    "type",
-    "enum",
-    "anyOf",
-    "$ref",
-    "properties",
-    "required",
-} | {*("additionalProperties", "items", "format", "minLength", "maxLength", "minimum", "maximum")}
+    *(
+        "title",
+        "description",
+        "default",
+        "examples",
+        "type",
+        "enum",
+        "anyOf",
+        "$ref",
+        "properties",
+        "required",
+    ),
+    *("additionalProperties", "items", "minItems", "maxItems", "format", "minLength", "maxLength"),
+    *("minimum", "maximum"),
+}
 
 
 def misfits(value: Any, schema: Node, document: Node, place: str = "$") -> list[str]:
@@ -148,6 +152,8 @@ def _misfits_of_kind(value: Any, schema: Node, document: Node, place: str) -> It
     if isinstance(value, dict) and "type" in schema:
         yield from _misfits_of_object(value, schema, document, place)
     elif isinstance(value, list):
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            yield f"{place}: {len(value)} items"
         for index, item in enumerate(value):
             yield from misfits(item, schema.get("items", {}), document, f"{place}[{index}]")
     elif isinstance(value, str):
@@ -217,6 +223,12 @@ def test_every_reference_leads_somewhere(document: Node) -> None:
                 resolve(document, node["$ref"])
             except KeyError:
                 pytest.fail(f"{place} refers to {node['$ref']}, which is not there")
+
+
+def test_no_description_shows_the_indent_of_its_source(document: Node) -> None:
+    for place, node in walk(document):
+        text = node.get("description", "")
+        assert not isinstance(text, str) or "\n  " not in text, f"{place}: {text!r}"
 
 
 def test_operation_ids_are_unique(document: Node) -> None:
@@ -315,8 +327,17 @@ CODES = {
         *("400 InvalidTimeRange", "400 ConflictingFilters", "401 InvalidAPISecret", "422 ValidationError"),
         *("500 InternalError", "503 ServiceUnavailable"),
     },
+    "DELETE /api/v1/jobs/bulk": BODY_CODES
+    | {"400 EmptyJobIdsList", "400 InvalidJobIDs", "503 ServiceUnavailable"},
     "GET /api/v1/jobs/{job_id}": JOB_CODES,
     "GET /api/v1/status/{job_id}": JOB_CODES,
+    "POST /api/v1/jobs/{job_id}/cancel": JOB_CODES | {"409 JobNotCancellable"},
+    "DELETE /api/v1/workflow/{job_id}": JOB_CODES | {"409 JobNotCancellable"},
+    "POST /api/v1/jobs/{job_id}/retry": JOB_CODES
+    | {
+        *("409 JobNotRetryable", "422 UnknownWorkflow", "422 InvalidInputData", "422 UnsafeWebhookURL"),
+        "429 TooManyRequests",
+    },
 }
 
 
@@ -554,6 +575,8 @@ async def test_real_answers_have_the_documented_fields_and_no_other(
         detail = await _delivered(client, accepted.headers["Location"])
     for answer in (accepted, again):
         check_answer(answer, "POST /api/v1/workflow", document, operations)
+    late = await client.post(f"{accepted.headers['Location']}/cancel", headers=AUTH)
+    assert late.json() == envelope(ERRORS["JobNotCancellable"])
     shown = check_answer(detail, "GET /api/v1/jobs/{job_id}", document, operations)
     assert shown["attempts"]
     assert shown["llm_calls"]
@@ -566,6 +589,24 @@ async def test_real_answers_have_the_documented_fields_and_no_other(
     check_answer(old_name, "GET /api/v1/status/{job_id}", document, operations)
     page = await client.get("/api/v1/jobs", params={"limit_results": "Today"}, headers=AUTH)
     assert len(check_answer(page, "GET /api/v1/jobs", document, operations)["jobs"]) == 1
+
+
+async def test_what_is_done_to_a_job_is_answered_as_documented(
+    client: httpx.AsyncClient, document: Node, operations: dict[str, Node]
+) -> None:
+    accepted = await client.post("/api/v1/workflow", json=SUBMISSION, headers=AUTH)
+    where = accepted.headers["Location"]
+    early = await client.post(f"{where}/retry", headers=AUTH)
+    assert early.json() == envelope(ERRORS["JobNotRetryable"])
+    cancelled = await client.post(f"{where}/cancel", headers=AUTH)
+    check_answer(cancelled, "POST /api/v1/jobs/{job_id}/cancel", document, operations)
+    retried = await client.post(f"{where}/retry", headers=AUTH)
+    check_answer(retried, "POST /api/v1/jobs/{job_id}/retry", document, operations)
+    job_ids = [accepted.json()["job_id"], retried.json()["job_id"]]
+    old_name = await client.delete(f"/api/v1/workflow/{job_ids[1]}", headers=AUTH)
+    check_answer(old_name, "DELETE /api/v1/workflow/{job_id}", document, operations)
+    deleted = await client.request("DELETE", "/api/v1/jobs/bulk", json={"job_ids": job_ids}, headers=AUTH)
+    assert check_answer(deleted, "DELETE /api/v1/jobs/bulk", document, operations)["deleted_count"] == 2
 
 
 async def _delivered(client: httpx.AsyncClient, location: str) -> httpx.Response:
@@ -610,6 +651,8 @@ PROVOKED: dict[str, tuple[str, str, Node]] = {
         {},
     ),
     "ConflictingFilters": ("GET", "/api/v1/jobs?cursor=page-2&offset=0", {}),
+    "EmptyJobIdsList": ("DELETE", "/api/v1/jobs/bulk", {"json": {"job_ids": []}}),
+    "InvalidJobIDs": ("DELETE", "/api/v1/jobs/bulk", {"json": {"job_ids": ["job-17"]}}),
     "MalformedBody": ("POST", "/api/v1/workflow", {"content": b"{"}),
     "JobNotFound": ("GET", "/api/v1/jobs/01981c5e-7b1a-7c3e-9d52-2f6a1c0b9e44", {}),
     "RouteNotFound": ("GET", "/api/v1/nothing", {}),

@@ -6,6 +6,7 @@ schemas here are msgspec's own, which also decodes and encodes the bodies.
 
 from collections.abc import Collection, Iterator
 from copy import deepcopy
+from inspect import cleandoc
 from typing import Any
 
 import msgspec
@@ -135,6 +136,8 @@ def struct_schemas(structs: Collection[type[msgspec.Struct]]) -> Node:
         for field, facts in FACTS[name].items():
             schemas[name]["properties"][field] |= facts
     for name, schema in schemas.items():
+        if "description" in schema:
+            schema["description"] = cleandoc(schema["description"])
         for field, node in schema.get("properties", {}).items():
             complete_field(node)
             if node.get("default", ...) is None:

@@ -76,7 +76,7 @@ class WorkflowSubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
 class WorkflowSubmitResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Accepted: the job is committed to PostgreSQL and will end as completed, failed or cancelled.
 
-    So it is also while Redis is away. With an Idempotency-Key this may be the answer to an earlier request.
+    That holds while Redis is away, too. With an Idempotency-Key this may be the answer to an earlier request.
     """
 
     job_id: UUID

@@ -23,6 +23,7 @@ from llm_service.settings import async_database_url
 JOBS = "llm_workflow_jobs"
 ROWS = 200_000
 STATUSES = ("all", "running", "completed", "failed", "pending", "cancelled")
+UNFINISHED = ("running", "pending")
 LIMITS = ("25", "50", "100", "200", "Today", "7 Days", "30 Days")
 EVERYTHING = ("", "Today", "7 Days", "30 Days")
 
@@ -68,15 +69,15 @@ SELECT CAST('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0') AS uuid),
                        now() - interval '365 days' * (1 - n / {ROWS}.0) AS at
                   FROM generate_series(1, {ROWS}) AS n) AS dice) AS made
 """
-SIDE_ROWS = (
-    f"INSERT INTO llm_job_attempts (job_id, claim, worker) SELECT id, 1, 'w' FROM {JOBS} WHERE webhook_url IS NOT NULL",
-    f"INSERT INTO llm_calls (job_id, claim, step, provider, model, status, answer) "
-    f"SELECT id, 1, 'ask', 'p', 'm', 'succeeded', 'a' FROM {JOBS} WHERE webhook_url IS NOT NULL",
-    f"INSERT INTO llm_webhook_deliveries (job_id, webhook_id, event, state, next_attempt_at) "
-    f"SELECT id, 'msg_' || id, 'workflow.completed', 'delivered', CASE WHEN random() < 0.01 THEN now() END "
-    f"FROM {JOBS} WHERE webhook_url IS NOT NULL",
-    "INSERT INTO llm_webhook_attempts (job_id, number) SELECT job_id, 1 FROM llm_webhook_deliveries",
-)
+SIDE_ROWS = f"""
+INSERT INTO llm_job_attempts (job_id, claim, worker) SELECT id, 1, 'w' FROM {JOBS} WHERE webhook_url IS NOT NULL;
+INSERT INTO llm_calls (job_id, claim, step, provider, model, status, answer)
+SELECT id, 1, 'ask', 'p', 'm', 'succeeded', 'a' FROM {JOBS} WHERE webhook_url IS NOT NULL;
+INSERT INTO llm_webhook_deliveries (job_id, webhook_id, event, state, next_attempt_at)
+SELECT id, 'msg_' || id, 'workflow.completed', 'delivered', CASE WHEN random() < 0.01 THEN now() END
+  FROM {JOBS} WHERE webhook_url IS NOT NULL;
+INSERT INTO llm_webhook_attempts (job_id, number) SELECT job_id, 1 FROM llm_webhook_deliveries;
+"""
 
 
 async def fill(url: str) -> None:
@@ -92,8 +93,7 @@ async def fill(url: str) -> None:
     await connection.execute(FILL)
     for index in indexes:
         await connection.execute(index["indexdef"])
-    for statement in SIDE_ROWS:
-        await connection.execute(statement)
+    await connection.execute(SIDE_ROWS)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
 
@@ -104,7 +104,11 @@ def year_url(server_url: str, runner_number: int) -> Iterator[str]:
     import asyncio
 
     name = f"llm_test_plans_{runner_number}"
-    run_sql(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    run_sql(
+        server_url,
+        f"DROP DATABASE IF EXISTS {name} WITH (FORCE)",
+        f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}",
+    )
     asyncio.run(fill(with_name(server_url, name)))
     yield with_name(server_url, name)
     run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
@@ -129,7 +133,9 @@ class Explain(sa.Executable, sa.ClauseElement):
 
 @compiles(Explain)
 def explain_sql(element: Explain, compiler: Any, **kw: Any) -> str:
-    return "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + str(compiler.process(element.statement, **kw))
+    return "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + str(
+        compiler.process(element.statement, **kw)
+    )
 
 
 class Plan(NamedTuple):
@@ -173,9 +179,17 @@ def nodes_of(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def rows_read(node: dict[str, Any]) -> int:
-    if not node["Node Type"].endswith("Scan") or node["Node Type"] == "Bitmap Index Scan" or "Relation Name" not in node:
+    if (
+        not node["Node Type"].endswith("Scan")
+        or node["Node Type"] == "Bitmap Index Scan"
+        or "Relation Name" not in node
+    ):
         return 0
-    one = node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    one = (
+        node["Actual Rows"]
+        + node.get("Rows Removed by Filter", 0)
+        + node.get("Rows Removed by Index Recheck", 0)
+    )
     return int(one * node["Actual Loops"])
 
 
@@ -185,9 +199,192 @@ def choices() -> Iterator[dict[str, Any]]:
     for values in (BUSY, RARE, GONE):
         for picked in itertools.product((False, True), repeat=len(values)):
             if any(picked):
-                yield {name: value for (name, value), take in zip(values.items(), picked, strict=True) if take}
+                yield {
+                    name: value for (name, value), take in zip(values.items(), picked, strict=True) if take
+                }
 
 
 def question(status: str, limit_results: str, choice: dict[str, Any]) -> tuple[JobFilters, int]:
     window = LimitResults.parse(limit_results, datetime.now(UTC))
     return JobFilters(status=status, window=window, **choice), window.limit(50) + 1
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_no_page_reads_the_table_or_sorts_much_of_it(year: Database, status: str) -> None:
+    """Each status x each of the seven limits x no, one or several filters."""
+    bad = []
+    async with year.statement() as connection:
+        for choice, limit_results in itertools.product(choices(), LIMITS):
+            filters, limit = question(status, limit_results, choice)
+            plan = await plan_of(connection, page_query(filters, limit=limit))
+            most = 2 * limit if len(choice) <= 1 and status not in UNFINISHED else ROWS / 50
+            if plan.scans_whole(JOBS) or max(plan.read, plan.sorted) > most:
+                bad.append(f"{limit_results} {choice}: {plan}")
+    assert not bad, "\n".join(bad)
+
+
+async def test_a_page_without_filters_or_with_one_comes_out_of_its_index_in_order(year: Database) -> None:
+    async with year.statement() as connection:
+        for fields, index in (
+            ({}, "created_at"),
+            ({"status": "completed"}, "status"),
+            ({"status": "failed"}, "status"),
+            ({"status": "running"}, "unfinished"),
+            ({"status": "pending"}, "unfinished"),
+            ({"error_code": "WorkerLost"}, "error_code"),
+            *(({name: value}, name) for values in (BUSY, GONE) for name, value in values.items()),
+            *(
+                ({name: value, "status": "failed"}, name)
+                for values in (BUSY, GONE)
+                for name, value in values.items()
+            ),
+        ):
+            plan = await plan_of(connection, page_query(JobFilters(**fields), limit=51))
+            assert plan.shape == f"Limit < Index Scan idx_workflow_jobs_{index}", f"{fields}: {plan}"
+            assert plan.returned == 51
+
+
+async def test_a_page_deep_in_the_list_costs_what_the_first_costs(year: Database) -> None:
+    async with year.statement() as connection:
+        row = (await connection.execute(page_query(JobFilters(), limit=1, offset=150_000))).one()
+        cursor = Cursor.after(row.created_at, row.id, b"")
+        for choice in ({}, {"username": "user_0"}, {"status": "failed"}, {"username": GONE["username"]}):
+            plan = await plan_of(connection, page_query(JobFilters(**choice), limit=51, cursor=cursor))
+            assert (plan.returned, plan.read, plan.sorted) == (51, 51, 0), f"{choice}: {plan}"
+
+
+async def test_a_plan_is_made_for_the_values_however_often_it_is_asked(year: Database) -> None:
+    """PostgreSQL plans a prepared statement for all values alike after five executions, unless told otherwise."""
+    for number in range(12):
+        await listing.page(year, JobFilters(username=f"user_{number}", status="failed"), limit=50)
+    async with year.statement() as connection:
+        prepared = await connection.execute(
+            sa.text(
+                f"SELECT sum(custom_plans), sum(generic_plans) FROM pg_prepared_statements WHERE statement LIKE '%{JOBS}%'"
+            )
+        )
+        custom, generic = prepared.one()
+    assert (custom, generic) == (24, 0)
+
+
+# --- the total --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_no_capped_total_reads_the_table(year: Database, status: str) -> None:
+    bad = []
+    async with year.statement() as connection:
+        for choice, limit_results in itertools.product(choices(), EVERYTHING):
+            filters, _ = question(status, limit_results, choice)
+            plan = await plan_of(connection, count_query(filters, COUNT_CAP + 1))
+            most = COUNT_CAP + 1 if len(choice) <= 1 else ROWS / 5
+            if plan.scans_whole(JOBS) or plan.read > most:
+                bad.append(f"{limit_results} {choice}: {plan}")
+    assert not bad, "\n".join(bad)
+
+
+async def test_a_total_with_one_filter_never_looks_into_the_table(year: Database) -> None:
+    async with year.statement() as connection:
+        for status, choice in itertools.product(("all", "completed", "failed"), choices()):
+            if len(choice) > 1:
+                continue
+            plan = await plan_of(connection, count_query(JobFilters(status=status, **choice), COUNT_CAP + 1))
+            (scan,) = [
+                node for node in plan.nodes if node["Node Type"].endswith("Scan") and "Index Name" in node
+            ]
+            assert scan["Node Type"] == "Index Only Scan", f"{status} {choice}: {plan}"
+
+
+# --- one job, and what the workers ask --------------------------------------------------------------------
+
+
+async def test_everything_about_one_job_comes_from_indexes(year: Database) -> None:
+    """The statements that get_job really sends, caught on their way."""
+    sent: list[str] = []
+
+    def remember(_: object, __: object, statement: str, *___: object) -> None:
+        sent.append(statement)
+
+    async with year.statement() as connection:
+        job_id = (
+            await connection.execute(sa.text("SELECT job_id FROM llm_webhook_attempts LIMIT 1"))
+        ).scalar_one()
+    sa.event.listen(year.engine.sync_engine, "before_cursor_execute", remember)
+    record = await listing.get_job(year, job_id)
+    sa.event.remove(year.engine.sync_engine, "before_cursor_execute", remember)
+    assert record is not None
+    assert (len(record.attempts), len(record.calls), len(record.tries)) == (1, 1, 1)
+    selects = [statement for statement in sent if statement.startswith("SELECT")]
+    assert len(selects) == 5
+    async with year.statement() as connection:
+        for statement in selects:
+            (explained,) = (
+                await connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", (job_id,))
+            ).scalar_one()
+            scans = [node["Node Type"] for node in nodes_of(explained["Plan"]) if "Relation Name" in node]
+            assert scans
+            assert "Seq Scan" not in scans, statement
+
+
+WORKER_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "claim a job": (leases._CLAIM, {"worker": "w", "lease": 30.0, "known": ["completion"]}),
+    "finish a job": (
+        leases._FINISH,
+        {
+            "token": UUID(int=1),
+            "status": "failed",
+            "outcome": "failed",
+            "result": None,
+            "error_code": None,
+            "error_message": None,
+        },
+    ),
+    "cancel a job": (leases._CANCEL, {"outcome": "cancelled"}),
+    "release a job": (leases._RELEASE, {"token": UUID(int=1), "outcome": "released"}),
+    "requeue lost jobs": (leases._REQUEUE, {"lease": 0.0, "outcome": "lost"}),
+    "fail lost jobs": (leases._FAIL, {"lease": 0.0, "outcome": "lost"}),
+    "find hints to repeat": (upkeep._DUE, {"unseen": 60.0}),
+    "read the vitals": (upkeep._VITALS, {}),
+    "read answered steps": (ledger._ANSWERED, {}),
+    "claim a delivery": (deliveries._CLAIM, {"lease": 30.0}),
+    "read a delivery's usage": (deliveries._USAGE, {}),
+    "find due deliveries": (deliveries._DUE, {"unseen": 60.0}),
+}
+
+
+@pytest.mark.parametrize("what", WORKER_STATEMENTS)
+async def test_no_statement_of_a_worker_reads_a_whole_table(year: Database, what: str) -> None:
+    statement, values = WORKER_STATEMENTS[what]
+    async with year.engine.connect() as connection:
+        picked = await connection.execute(
+            sa.text(f"SELECT id FROM {JOBS} WHERE webhook_url IS NOT NULL AND status = 'pending' LIMIT 1")
+        )
+        if ":job_id" in str(statement):
+            values = values | {"job_id": picked.scalar_one()}
+        plan = await plan_of(connection, statement, values)
+        await connection.rollback()
+    tables = {node["Relation Name"] for node in plan.nodes if node["Node Type"] == "Seq Scan"}
+    assert tables <= {"llm_workers"}, str(plan)
+    assert plan.read <= 6_000, str(plan)
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+
+async def test_the_rows_are_as_uneven_as_the_questions_need(year: Database) -> None:
+    """Otherwise the plans above would prove little."""
+    async with year.statement() as connection:
+        for values, least, most in ((BUSY, 15_000, 90_000), (RARE, 5, 30_000), (GONE, 30_000, 40_000)):
+            for name, value in values.items():
+                found = await connection.execute(
+                    sa.text(f"SELECT count(*) FROM {JOBS} WHERE {name} = :v"), {"v": value}
+                )
+                assert least <= found.scalar_one() <= most, (name, value)
+        shares = await connection.execute(sa.text(f"SELECT status, count(*) FROM {JOBS} GROUP BY 1"))
+        by_status = {row[0]: row[1] for row in shares}
+    assert set(by_status) == set(STATUS_FILTERS) - {"all", "running"}
+    assert by_status["completed"] > ROWS * 0.88
+    assert 50 < by_status["pending"] + by_status["processing"] < 1_000

@@ -128,7 +128,7 @@ _USED = """
                     WHERE c.job_id = j.id AND c.status = 'succeeded'),
        webhook_state = CASE WHEN webhook_url IS NULL THEN 'none' ELSE 'pending' END,
        duration_ms = CASE WHEN started_at IS NOT NULL
-                          THEN greatest(CAST(extract(epoch FROM now() - started_at) * 1000 AS bigint), 0) END,
+                          THEN least(greatest(extract(epoch FROM now() - started_at) * 1000, 0), 2147483647) END,
        completed_at = now(), updated_at = now(), lease_token = NULL, lease_expires_at = NULL
 """
 _TAIL = """
