@@ -7,10 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import Counter, Gauge, Histogram
 from standardwebhooks import WebhookVerificationError
 from tests.in_process import serving
 
-from llm_service import errors
+from llm_service import errors, metrics
 from llm_service.settings import documented, load_settings
 from llm_service.webhooks.signing import signature_headers
 
@@ -82,6 +83,16 @@ def test_every_error_code_is_explained() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and kind not in BASES]
     codes = [kind.__name__ for kind in kinds if issubclass(kind, errors.RequestError | errors.JobFailure)]
     assert [code for code in codes if f"`{code}`" not in PAGES[ROOT / "docs/jobs.md"]] == []
+
+
+def test_every_metric_is_listed() -> None:
+    operations = PAGES[ROOT / "docs/operations.md"]
+    for metric in (
+        value for value in vars(metrics).values() if isinstance(value, Counter | Gauge | Histogram)
+    ):
+        family = next(iter(metric.describe()))
+        name = f"{family.name}_total" if isinstance(metric, Counter) else family.name
+        assert re.search(rf"`{name}[`{{]", operations), f"docs/operations.md does not list {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
