@@ -42,7 +42,8 @@ class Limits(NamedTuple):
     statement: float = 3.0
 
 
-API_LIMITS = Limits(pool=10)
+API_LIMITS = Limits(pool=10, connect=1.0, wait=1.0, command=2.0, statement=2.0)
+"""Tight enough that a caller has a 503 within 2.5 s, wherever the database hangs."""
 WORKER_LIMITS = Limits(pool=10, wait=10.0, command=10.0, statement=8.0)
 BEAT_LIMITS = Limits(pool=2, command=4.0, statement=4.0)
 """The heartbeat has its own too, and gives up before the next beat: a hung connection must not hang it."""
@@ -174,6 +175,23 @@ class DatabaseClock:
 
 def _monotonic_moment() -> datetime:
     return datetime.fromtimestamp(0, UTC) + timedelta(seconds=time.monotonic())
+
+
+AT_ONCE_S = 0.3
+
+
+async def once_more(work: Callable[[], Awaitable[T]]) -> T:
+    """Do work that may safely be done twice, again if the database was away and said so at once.
+
+    After a restart of PostgreSQL the first statement on each connection fails; the second finds a new one.
+    """
+    started = time.monotonic()
+    try:
+        return await work()
+    except ServiceUnavailable:
+        if time.monotonic() - started > AT_ONCE_S:
+            raise
+    return await work()
 
 
 async def insist(write: Callable[[], Awaitable[T]]) -> T:

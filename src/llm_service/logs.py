@@ -14,9 +14,10 @@ import structlog
 
 MASK = "***"
 TELLING = re.compile(
-    r"secret|password|api_?key|authorization|cookie|credential|database_url|redis_url|dsn", re.IGNORECASE
+    r"secret|password|api[_-]?key|authorization|cookie|credential|database_url|redis_url|dsn", re.IGNORECASE
 )
-URL_PASSWORD = re.compile(r"(://[^/\s:@]{0,256}:)[^@/\s]{1,256}@")
+URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]+@")
+ASSIGNED = re.compile(r"(?i)((?:secret|password|passwd|api[_-]?key)=)[^\s&;,'\"]+")
 BEARER = re.compile(r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]{8,}")
 
 QUIET = {
@@ -66,19 +67,35 @@ def configure_logs(level: str, style: str) -> None:
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Mask values under telling names, passwords inside URLs and bearer tokens, however deeply nested."""
-    return {name: _masked(name, value) for name, value in event.items()}
+    # Names with an underscore are structlog's own, for the steps that follow.
+    return {name: value if name.startswith("_") else _masked(name, value) for name, value in event.items()}
 
 
 def _masked(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if TELLING.search(name):
+        return MASK
+    if isinstance(value, bool | int | float):
+        return value
     if isinstance(value, dict):
-        return {key: _masked(str(key), inner) for key, inner in value.items()}
+        return {str(key): _masked(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(name, inner) for inner in value]
-    if TELLING.search(name) and value is not None:
-        return MASK
-    if isinstance(value, str):
-        return BEARER.sub(rf"\1{MASK}", URL_PASSWORD.sub(rf"\1{MASK}@", value))
-    return value
+    return _masked_text(value if isinstance(value, str) else _shown(value))
+
+
+def _shown(value: object) -> str:
+    """What the line would hold. An object that can't show itself must not lose the line."""
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - its own code runs here
+        return f"<{type(value).__name__}>"
+
+
+def _masked_text(text: str) -> str:
+    text = URL_PASSWORD.sub(rf"\1{MASK}@", text)
+    return BEARER.sub(rf"\1{MASK}", ASSIGNED.sub(rf"\1{MASK}", text))
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
