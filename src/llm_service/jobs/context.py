@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from llm_service import failpoints
 from llm_service.db import Database, insist
 from llm_service.errors import JobFailure, OutputValidationError
 from llm_service.jobs.store import ledger
@@ -85,6 +86,7 @@ class JobContext:
                 ),
             )
             raise
+        await failpoints.hit("run.after-model-answer-before-ledger")
         text = storable(answer.text)
         cost = self._prices.cost_usd(self._model.provider, self._model.name, answer)
         await self._end(
@@ -98,6 +100,7 @@ class JobContext:
                 retries=answer.retries,
             ),
         )
+        await failpoints.hit("run.after-ledger-before-next-step")
         return text
 
     async def _begin(self, step: str, request: ModelRequest) -> int:

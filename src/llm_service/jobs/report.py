@@ -11,7 +11,9 @@ import aiohttp
 import msgspec
 import structlog
 
+from llm_service import failpoints
 from llm_service.db import Database, insist
+from llm_service.errors import SettingsInvalid
 from llm_service.jobs.model import WebhookState
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.secrets import SecretBox
@@ -23,7 +25,7 @@ from llm_service.metrics import WEBHOOK_TRIES
 from llm_service.settings import Secret
 from llm_service.webhooks.post import DEADLINE_S, Answer, post
 from llm_service.webhooks.schedule import GONE, next_delay_s
-from llm_service.webhooks.signing import signature_headers
+from llm_service.webhooks.signing import UnusableSecret, signature_headers
 
 log = get_logger(__name__)
 
@@ -98,14 +100,21 @@ class Reporter:
             return
         structlog.contextvars.bind_contextvars(job_id=str(job_id), request_id=due.request_id)
         body = webhook_body(due)
-        # The time in the signature is read by the receiver against its own clock: this host's it is.
-        headers = signature_headers(self._secret_of(due), due.webhook_id, datetime.now(UTC), body)
+        try:
+            # The time in the signature is read by the receiver against its own clock: this host's it is.
+            headers = signature_headers(self._secret_of(due), due.webhook_id, datetime.now(UTC), body)
+        except (SettingsInvalid, UnusableSecret) as error:
+            # Nothing may go out unsigned that should be signed. The next try finds a key that was put right.
+            log.error("webhook can't be signed", reason=error.message)
+            await self._settle(job_id, due, Answer(latency_ms=0, error="the message could not be signed"))
+            return
         answer = await post(
             self._session,
             due.url,
             body,
             {**headers, "Content-Type": "application/json", "User-Agent": "llm-service"},
         )
+        await failpoints.hit("report.after-post-before-settle")
         await self._settle(job_id, due, answer)
 
     def _secret_of(self, due: DueDelivery) -> str | None:

@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 
+from llm_service import failpoints
 from llm_service.db import Database
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.queue import JobQueue
@@ -31,7 +32,7 @@ class Reconciler:
         self._forgot_at = time.monotonic()
 
     async def sweep_forever(self) -> None:
-        while True:
+        while not failpoints.is_off("reconciler"):
             try:
                 await self.sweep()
             except ServiceUnavailable:
@@ -55,6 +56,8 @@ class Reconciler:
             log.warning("worker lost, job goes back to the queue", job_id=str(hint.job_id))
         for ending in ended:
             log.error("worker lost, no attempts left", job_id=str(ending.job_id))
+        if freed or ended:
+            await failpoints.hit("rescue.after-reap-before-wake")
         RESCUED.labels("requeued").inc(len(freed))
         RESCUED.labels("failed").inc(len(ended))
         await self._queue.wake(freed)

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from llm_service import failpoints
 from llm_service.db import Database, insist
 from llm_service.errors import JobFailure, JobTimeout, ServiceUnavailable, WorkflowError
 from llm_service.jobs.context import JobContext, LeaseLost, storable
@@ -80,6 +81,7 @@ class Runner:
         claim = await self._claim(job_id)
         if claim is None:
             return
+        await failpoints.hit("run.after-claim")
         structlog.contextvars.bind_contextvars(
             job_id=str(job_id),
             request_id=claim.request_id,
@@ -170,9 +172,11 @@ class Runner:
             return
         JOBS_FINISHED.labels(claim.workflow_name, status.value, outcome.error_code or "").inc()
         log.info("job ended", status=status.value, error_code=outcome.error_code)
+        await failpoints.hit("run.after-finish-before-wake")
         await announce(self._queue, [ending])
 
     async def _write(self, claim: Claim, outcome: Outcome, status: JobStatus) -> Ending | None:
+        await failpoints.hit("run.before-finish")
         return await leases.finish(
             self._database,
             claim,
@@ -184,6 +188,7 @@ class Runner:
 
     async def _release(self, claim: Claim) -> None:
         try:
+            await failpoints.hit("release.before-write")
             hint = await leases.release(self._database, claim)
         except ServiceUnavailable:
             log.warning("could not give the job back, its lease has to run out")

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
+from llm_service import failpoints
 from llm_service.db import Database
 from llm_service.errors import (
     IdempotencyKeyReused,
@@ -14,6 +15,7 @@ from llm_service.errors import (
     JobNotFound,
     JobNotRetryable,
     UnknownWorkflow,
+    ValidationError,
 )
 from llm_service.jobs.model import UNFINISHED
 from llm_service.jobs.queue import JobQueue
@@ -24,6 +26,7 @@ from llm_service.jobs.store.leases import Hint
 from llm_service.logs import get_logger
 from llm_service.metrics import JOBS_SUBMITTED
 from llm_service.webhooks.address import check_url
+from llm_service.webhooks.signing import UnusableSecret, check_secret
 from llm_service.workflows.base import Workflow
 
 log = get_logger(__name__)
@@ -87,6 +90,11 @@ class Desk:
             )
         if submission.webhook_url is not None:
             check_url(submission.webhook_url, self._allowed_hosts)
+        if submission.webhook_secret:
+            try:
+                check_secret(submission.webhook_secret)
+            except UnusableSecret as error:
+                raise ValidationError(error.message, ["body", "webhook_secret"]) from None
         return workflow.calls(decode_input(submission.input_json, workflow))
 
     async def submit(
@@ -99,6 +107,7 @@ class Desk:
         """
         self.check(submission)
         job = self._new_job(submission, request_id)
+        await failpoints.hit("submit.before-commit")
         if once is None:
             accepted = await intake.add(self._database, job)
         else:
@@ -131,6 +140,7 @@ class Desk:
 
     async def _accept(self, accepted: Accepted, job: NewJob) -> Accepted:
         """The job is committed: now a worker may know."""
+        await failpoints.hit("submit.after-commit-before-enqueue")
         await self._queue.wake([Hint(job.id, 0, job.priority, accepted.queued_at)])
         JOBS_SUBMITTED.labels(job.workflow_name).inc()
         log.info("job accepted", job_id=str(job.id), workflow=job.workflow_name, priority=job.priority)

@@ -7,8 +7,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from llm_service import failpoints
 from llm_service.db import Database
 from llm_service.jobs.model import AttemptOutcome, JobStatus, WorkflowJob
+
+FENCE = failpoints.fence("j.lease_token = :token AND j.status = 'processing'")
+"""What makes a holder's write count: the lease is still its own."""
 
 
 class Claim(NamedTuple):
@@ -158,7 +162,7 @@ WITH ended AS (
     UPDATE llm_workflow_jobs j
        SET status = CAST(:status AS varchar), result = CAST(CAST(:result AS text) AS jsonb),
            error_code = :error_code, error_message = :error_message, {_USED}
-     WHERE id = :job_id AND lease_token = :token AND status = 'processing'
+     WHERE j.id = :job_id AND {FENCE}
     RETURNING {_ENDED_COLUMNS}
 {_TAIL}""")  # noqa: S608 - put together from the constants above
 
@@ -228,7 +232,7 @@ WITH freed AS (
     UPDATE llm_workflow_jobs j
        SET status = 'pending', attempt = attempt - 1, lease_token = NULL, lease_expires_at = NULL,
            run_after = now(), hinted_at = now(), updated_at = now()
-     WHERE id = :job_id AND lease_token = :token AND status = 'processing'
+     WHERE j.id = :job_id AND {FENCE}
     RETURNING {_FREED_COLUMNS}
 {_GIVEN_BACK}""")  # noqa: S608 - put together from the constants above
 

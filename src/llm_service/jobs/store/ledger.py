@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from llm_service.db import Database
-from llm_service.jobs.store.leases import Claim
+from llm_service.jobs.store.leases import FENCE, Claim
 
 
 class Answered(NamedTuple):
@@ -42,12 +42,12 @@ async def answered(database: Database, held: Claim) -> dict[str, str]:
         return {row.step: row.answer for row in rows}
 
 
-_BEGIN = sa.text("""
+_BEGIN = sa.text(f"""
 INSERT INTO llm_calls (job_id, claim, step, provider, model, prompt)
-SELECT id, claims, :step, :provider, :model, CAST(CAST(:prompt AS text) AS jsonb)
-  FROM llm_workflow_jobs WHERE id = :job_id AND lease_token = :token AND status = 'processing'
+SELECT j.id, j.claims, :step, :provider, :model, CAST(CAST(:prompt AS text) AS jsonb)
+  FROM llm_workflow_jobs j WHERE j.id = :job_id AND {FENCE}
 RETURNING id
-""")
+""")  # noqa: S608 - put together from constants
 
 
 async def begin(
@@ -68,7 +68,7 @@ async def begin(
 
 
 # Also when it stands there already: the first try may have been committed and its answer lost.
-_END = sa.text("""
+_END = sa.text(f"""
 UPDATE llm_calls c
    SET status = CAST(:status AS varchar), completed_at = now(), model = :model, answer = :answer,
        latency_ms = CAST(extract(epoch FROM now() - c.started_at) * 1000 AS integer),
@@ -76,9 +76,9 @@ UPDATE llm_calls c
        retries = :retries, error_code = :error_code, error_message = :error_message
   FROM llm_workflow_jobs j
  WHERE c.id = :call_id AND c.status IN ('running', CAST(:status AS varchar))
-   AND j.id = :job_id AND j.lease_token = :token AND j.status = 'processing'
+   AND j.id = :job_id AND {FENCE}
 RETURNING c.id
-""")
+""")  # noqa: S608 - put together from constants
 
 
 async def end(database: Database, held: Claim, call_id: int, result: CallResult) -> bool:
