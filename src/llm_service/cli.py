@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -45,6 +46,8 @@ def api() -> None:
     settings = load_settings(os.environ)
     configure_logs(settings.log_level, settings.log_format)
     app = create_app(settings)
+    # uvicorn raises the signal that stopped it again when all is closed: a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         # More than one process needs to make its own application; one serves this.
         "llm_service.app:app_from_environment" if settings.api_processes > 1 else app,
@@ -106,4 +109,6 @@ def run() -> None:
 def _database_url() -> str:
     from llm_service.settings import async_database_url
 
-    return async_database_url(os.environ.get("DATABASE_URL", ""))
+    if not (given := os.environ.get("DATABASE_URL", "").strip()):
+        raise SettingsInvalid("DATABASE_URL is not set: it names the PostgreSQL to migrate.")
+    return async_database_url(given)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
@@ -19,9 +20,9 @@ from llm_service.jobs.queue import CANCELS, JobQueue, connect
 from llm_service.jobs.report import Reporter
 from llm_service.jobs.rescue import Reconciler
 from llm_service.jobs.run import Runner
-from llm_service.jobs.secrets import SecretBox
+from llm_service.jobs.secrets import SecretBox, check_service_secret
 from llm_service.jobs.store import upkeep
-from llm_service.llm import open_llm, open_prices
+from llm_service.llm import check_model, open_llm, open_prices
 from llm_service.logs import get_logger
 from llm_service.settings import Settings
 from llm_service.webhooks.post import open_session
@@ -36,6 +37,9 @@ class Runtime:
     """What one worker process holds open: connections, the model, and the tasks beside the jobs."""
 
     def __init__(self, settings: Settings, workflows: Mapping[str, Workflow[Any, Any]]) -> None:
+        # Before anything is opened: a wrong setting stops the start, not the first job.
+        check_model(settings)
+        check_service_secret(settings.webhook_secret)
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid7().hex[-6:]}"
         self.settings = settings
         self.database = Database(settings.database_url, WORKER_LIMITS, name="worker")
@@ -90,6 +94,8 @@ class Runtime:
         ):
             self._tasks.append(asyncio.create_task(forever(), name=forever.__qualname__))
             self._tasks[-1].add_done_callback(_stop_on_bug)
+        if settings.metrics_port:
+            start_http_server(settings.metrics_port, addr=settings.host)
         log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))
 
     async def _hear_cancels(self) -> None:

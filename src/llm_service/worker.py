@@ -5,28 +5,25 @@ a Redis that goes away. `arq llm_service.worker.WorkerSettings` starts the same 
 """
 
 import asyncio
-import contextlib
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 from uuid import UUID
 
 import structlog
 from arq.connections import RedisSettings
-from arq.worker import Function, Worker, func
-from redis.exceptions import RedisError
+from arq.worker import Function, func
 
-from llm_service.errors import ServiceUnavailable
+from llm_service.errors import ServiceUnavailable, SettingsInvalid
+from llm_service.job_worker import JobWorker
 from llm_service.jobs.queue import (
-    BELL,
     DELIVER_WEBHOOK,
     JOBS,
     RUN_JOB,
     WEBHOOKS,
-    connect,
     pack,
-    running_elsewhere,
     unpack,
 )
 from llm_service.logs import configure_logs, get_logger
@@ -35,14 +32,6 @@ from llm_service.settings import Settings, load_settings
 from llm_service.workflows import load_workflows
 
 log = get_logger(__name__)
-
-CLAIM_S = 10
-"""How long arq's own mark on a hint lasts: it covers the claim; from then on the lease does."""
-POLL_S = 1.0
-"""The safety net below the doorbell."""
-RING_WAIT_S = 5
-RELEASE_S = 10.0
-"""How long a run that is broken off may take to give its job back."""
 
 
 # --- the two functions that arq knows ---------------------------------------------------------------------
@@ -69,112 +58,14 @@ async def deliver_webhook(ctx: dict[str, Any], row_id: str) -> None:
         log.warning("could not deliver, the database is away", job_id=row_id)
 
 
-def functions(name: str, coroutine: Callable[..., Awaitable[None]]) -> list[Function]:
-    # The time limit is ours, inside the run; arq's own only has to be larger. A result is never kept: it
-    # would refuse the next hint of the same name.
-    return [func(coroutine, name=name, timeout=7 * 86_400, keep_result=0, max_tries=1_000_000)]  # type: ignore[arg-type]
+def functions(
+    name: str, coroutine: Callable[..., Awaitable[None]], *, timeout_s: float = 7 * 86_400
+) -> list[Function]:
+    """Declare a function to arq. Its time limit is ours, inside the run; arq's own only has to be larger.
 
-
-def common_options(settings: Settings, runtime: Runtime) -> dict[str, Any]:
-    return {
-        "ctx": {"runtime": runtime},
-        "job_serializer": pack,
-        "job_deserializer": unpack,
-        "job_completion_wait": int(settings.shutdown_grace),
-        "keep_result": 0,
-        "health_check_interval": 15,
-        "log_results": False,
-    }
-
-
-class JobWorker(Worker):
-    """arq's worker, woken by a Redis list; the poll stays below it as a safety net.
-
-    It survives a Redis that goes away, takes nothing while the process is cut off from PostgreSQL, and leaves
-    signals to whoever started it.
+    A result is never kept: it would refuse the next hint of the same name.
     """
-
-    def __init__(self, queue_name: str, runtime: Runtime, **options: Any) -> None:
-        super().__init__(
-            queue_name=queue_name,
-            redis_pool=connect(runtime.settings.redis_url),
-            handle_signals=False,
-            poll_delay=0.0,
-            queue_read_limit=5_000,
-            **common_options(runtime.settings, runtime),
-            **options,
-        )
-        self.in_progress_timeout_s = CLAIM_S
-        self._runtime = runtime
-        self._wake = asyncio.Event()
-
-    async def main(self) -> None:
-        bell = asyncio.create_task(self._listen())
-        try:
-            while True:
-                await self._turn()
-        finally:
-            bell.cancel()
-
-    async def _turn(self) -> None:
-        self._wake.clear()  # first: a ring during the poll is kept
-        try:
-            await self._poll_iteration()
-        except (RedisError, OSError) as error:  # arq's own loop ends the process here
-            log.debug("poll failed", error=type(error).__name__)
-            await asyncio.sleep(POLL_S / 2)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_S):
-                await self._wake.wait()
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        if not self._runtime.heartbeat.is_steady:
-            return
-        waiting = [hint for raw in job_ids if (hint := raw.decode()) not in self.tasks]
-        if not waiting:
-            return
-        busy = await running_elsewhere(self.pool, waiting)
-        await super().start_jobs([hint.encode() for hint in waiting if hint not in busy])
-
-    def _release_sem_dec_counter_on_complete(self) -> None:
-        super()._release_sem_dec_counter_on_complete()
-        self._wake.set()  # a slot is free: do not wait for the poll
-
-    async def _listen(self) -> None:
-        """Take a ring only while there is a free slot, so that a full worker leaves it to the others."""
-        client = connect(self._runtime.settings.redis_url, socket_timeout_s=RING_WAIT_S + 3)
-        try:
-            while True:
-                if self.job_counter >= self.max_jobs or not self.allow_pick_jobs:
-                    await asyncio.sleep(0.05)
-                    continue
-                try:
-                    rang: Any = client.brpop([BELL[self.queue_name]], timeout=RING_WAIT_S)
-                    if await rang:
-                        self._wake.set()
-                except (RedisError, OSError):
-                    await asyncio.sleep(POLL_S / 2)
-        finally:
-            await client.aclose(close_connection_pool=True)
-
-    def stop_picking(self) -> None:
-        self.allow_pick_jobs = False
-
-    async def drain(self, grace_s: float) -> None:
-        """Wait for what is running, at most for the grace; then break the rest off and wait for its release."""
-        running = [task for task in self.tasks.values() if not task.done()]
-        if not running:
-            return
-        _, late = await asyncio.wait(running, timeout=grace_s)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=RELEASE_S)
-
-    async def close(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            await self.pool.delete(self.health_check_key)
-        await self.pool.aclose(close_connection_pool=True)
+    return [func(coroutine, name=name, timeout=timeout_s, keep_result=0, max_tries=1_000_000)]  # type: ignore[arg-type]
 
 
 def webhook_worker(runtime: Runtime) -> JobWorker:
@@ -253,15 +144,20 @@ def _hear_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
 
 async def open_runtime(ctx: dict[str, Any]) -> None:
     """arq's start-up hook: everything beside the jobs, webhooks included."""
-    settings = load_settings(os.environ)
-    configure_logs(settings.log_level, settings.log_format)
-    runtime = Runtime(settings, load_workflows())
+    try:
+        settings = load_settings(os.environ)
+        configure_logs(settings.log_level, settings.log_format)
+        runtime = Runtime(settings, load_workflows())
+    except SettingsInvalid as error:
+        sys.exit(error.message)
     await runtime.open()
     companion = webhook_worker(runtime)
     ctx |= {"runtime": runtime, "companion": companion, "loop": asyncio.create_task(companion.main())}
 
 
 async def close_runtime(ctx: dict[str, Any]) -> None:
+    if "runtime" not in ctx:
+        return  # the start failed, and has said why
     ctx["companion"].stop_picking()
     await ctx["companion"].drain(5.0)
     ctx["loop"].cancel()
@@ -270,15 +166,36 @@ async def close_runtime(ctx: dict[str, Any]) -> None:
     await ctx["runtime"].close()
 
 
-class WorkerSettings:
-    """For `arq llm_service.worker.WorkerSettings`, with `--check` and `--burst` as everywhere."""
+def number_in_environment(variable: str, default: float) -> float:
+    """A setting that arq wants while this module is imported; a wrong one is named when the worker starts."""
+    try:
+        return float(os.environ.get(variable) or default)
+    except ValueError:
+        return default
 
-    functions: ClassVar = functions(RUN_JOB, run_job)
+
+def redis_in_environment() -> RedisSettings:
+    try:
+        return RedisSettings.from_dsn(os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0")
+    except (AssertionError, ValueError, RuntimeError):
+        return RedisSettings()
+
+
+class WorkerSettings:
+    """For `arq llm_service.worker.WorkerSettings`, with `--check` and `--burst` as everywhere.
+
+    arq keeps its mark on a hint as long as the longest job may run: a worker killed before its claim hides the
+    job for that time. `llm-service worker` has no such gap.
+    """
+
+    functions: ClassVar = functions(
+        RUN_JOB, run_job, timeout_s=number_in_environment("LLM_SERVICE_JOB_TIMEOUT", 300) + 60
+    )
     queue_name = JOBS
-    redis_settings = RedisSettings.from_dsn(os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0")
+    redis_settings = redis_in_environment()
     on_startup = open_runtime
     on_shutdown = close_runtime
-    max_jobs = int(os.environ.get("LLM_SERVICE_WORKER_CONCURRENCY") or 100)
+    max_jobs = int(number_in_environment("LLM_SERVICE_WORKER_CONCURRENCY", 100))
     poll_delay = 0.1
     job_serializer = pack
     job_deserializer = unpack

@@ -151,3 +151,10 @@ async def test_arqs_own_command_runs_jobs_and_checks(service: Service, model_ser
     with Process(["arq", "--burst", settings], service.environment, service.logs / "burst.log") as burst:
         assert await asyncio.to_thread(burst.wait) == 0, burst.output()
     assert (await service.job(job_id))["status"] == "completed"
+
+
+async def test_an_api_that_is_told_to_stop_exits_with_0(service: Service) -> None:
+    with service.worker():
+        wait_until_healthy(service.port)
+    service.api.send(signal.SIGTERM)
+    assert service.api.wait(10) == 0

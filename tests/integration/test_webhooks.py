@@ -190,3 +190,16 @@ async def test_a_result_over_1_mb_is_left_out_and_pointed_to(
     assert len(message.body) < 2000
     signed_at = int(message.headers["webhook-timestamp"])
     assert abs(datetime.now(UTC).timestamp() - signed_at) < 60
+
+
+async def test_a_secret_that_cannot_sign_uses_up_its_tries_and_sends_nothing(
+    submit: Submit, settings: Settings, receiver: Receiver, sql: asyncpg.Connection
+) -> None:
+    """A row from before secrets were checked at submit, or sealed with a key that is gone."""
+    async with working(settings):
+        for secret in ("whsec_!!!", "fernet:gAAAAAB"):
+            job_id = await submit(webhook_url=receiver.url, webhook_secret=secret)
+            assert await state_of(sql, job_id, "retrying", "exhausted") == "retrying"
+    errors = await sql.fetch("SELECT DISTINCT error FROM llm_webhook_attempts")
+    assert [row["error"] for row in errors] == ["the message could not be signed"]
+    assert receiver.received == []

@@ -76,8 +76,7 @@ async def live() -> AliveResponse:
 async def ready(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
     """Ready while jobs can be accepted: also without Redis, for a job is accepted by its row."""
     found = await _health(services_of(request))
-    is_stopping = bool(getattr(request.app.state, "stopping", False))
-    return Response(found, status_code=503 if found.status == "unhealthy" or is_stopping else 200)
+    return Response(found, status_code=503 if found.status == "unhealthy" else 200)
 
 
 @get(

@@ -119,8 +119,7 @@ PARAMETERS: dict[str, Node] = {
 def unhealthy() -> Node:
     """Give the 503 of the health routes: the same body as their 200."""
     return {
-        "description": "Unhealthy: PostgreSQL is away, so that nothing can be accepted; "
-        "on /health/ready also while the process is stopping.",
+        "description": "Unhealthy: PostgreSQL is away, so that nothing can be accepted.",
         "content": {
             JSON: {
                 "schema": {"$ref": REF.format(name="HealthResponse")},

@@ -6,6 +6,18 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from llm_service.errors import SettingsInvalid
 from llm_service.settings import Secret
+from llm_service.webhooks.signing import UnusableSecret, check_secret
+
+
+def check_service_secret(secret: Secret | None) -> None:
+    """Raise `SettingsInvalid` for a service-wide webhook secret that nothing could be signed with."""
+    if secret is None:
+        return
+    try:
+        check_secret(secret.reveal())
+    except UnusableSecret as error:
+        raise SettingsInvalid(f"LLM_SERVICE_WEBHOOK_SECRET {error.message}.") from None
+
 
 SEALED = "fernet:"
 """Marks a sealed secret, so that plain ones from before a key was set stay readable."""

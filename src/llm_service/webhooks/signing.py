@@ -1,10 +1,32 @@
 """The two signatures of a webhook: Standard Webhooks, and the header that existing receivers check. Pure."""
 
+import base64
+import binascii
 import hashlib
 import hmac
 from datetime import datetime
 
 from standardwebhooks import Webhook
+
+from llm_service.errors import ServiceError
+
+PREFIX = "whsec_"
+
+
+class UnusableSecret(ServiceError):
+    """A secret that begins with whsec_ and is not base64 after that."""
+
+
+def check_secret(secret: str) -> None:
+    """Raise `UnusableSecret` for a secret that nothing could be signed with."""
+    if not secret.startswith(PREFIX):
+        return
+    try:
+        if base64.b64decode(secret.removeprefix(PREFIX), validate=True):
+            return
+    except binascii.Error:
+        pass
+    raise UnusableSecret("must be base64 after whsec_; any other secret is taken as plain text")
 
 
 def signature_headers(secret: str | None, webhook_id: str, moment: datetime, body: bytes) -> dict[str, str]:
@@ -16,8 +38,9 @@ def signature_headers(secret: str | None, webhook_id: str, moment: datetime, bod
     headers = {"webhook-id": webhook_id, "webhook-timestamp": str(int(moment.timestamp()))}
     if not secret:
         return headers
+    check_secret(secret)
     # The library would take any text for base64 and sign with what comes of it: plain secrets go in as bytes.
-    key: str | bytes = secret if secret.startswith("whsec_") else secret.encode()
+    key: str | bytes = secret if secret.startswith(PREFIX) else secret.encode()
     headers["webhook-signature"] = Webhook(key).sign(webhook_id, moment, body.decode())
     headers["X-Webhook-Signature"] = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     return headers

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llm_service.db import Database, sqlstate_of
+from llm_service.db import Database, once_more, sqlstate_of
 from llm_service.errors import InvalidInputData
 from llm_service.jobs.model import IdempotencyKey, WorkflowJob
 
@@ -47,7 +47,7 @@ UNSTORABLE = "22"
 
 _FIELDS = [name for name in NewJob.__struct_fields__ if name != "input_json"]
 _INSERT = (
-    sa.insert(WorkflowJob)
+    insert(WorkflowJob)
     .values(
         {name: sa.bindparam(name) for name in _FIELDS}
         | {
@@ -57,6 +57,8 @@ _INSERT = (
             "hinted_at": sa.func.now(),
         }
     )
+    # The id is ours alone: a row that is there already is this one, committed by a try whose answer was lost.
+    .on_conflict_do_nothing(index_elements=["id"])
     .returning(WorkflowJob.created_at)
 )
 _CLAIM_KEY = (
@@ -69,8 +71,12 @@ _CLAIM_KEY = (
 
 async def add(database: Database, job: NewJob) -> Accepted:
     """Commit a new job. When this returns, it is durable."""
-    async with database.statement() as connection:
-        return await _insert(connection, job)
+
+    async def commit() -> Accepted:
+        async with database.statement() as connection:
+            return await _insert(connection, job)
+
+    return await once_more(commit)
 
 
 async def add_once(database: Database, job: NewJob, *, key: str, body_hash: bytes) -> Accepted:
@@ -78,6 +84,12 @@ async def add_once(database: Database, job: NewJob, *, key: str, body_hash: byte
 
     Of many at once with one key exactly one inserts; the others wait for its commit.
     """
+    accepted = await once_more(lambda: _claim_key(database, job, key, body_hash))
+    # An earlier try of ours may have been committed and its answer lost: then the job is new all the same.
+    return accepted._replace(body_hash=None) if accepted.job_id == job.id else accepted
+
+
+async def _claim_key(database: Database, job: NewJob, key: str, body_hash: bytes) -> Accepted:
     async with database.transaction() as connection:
         claimed = await connection.execute(
             _CLAIM_KEY,
@@ -101,7 +113,11 @@ async def _insert(connection: AsyncConnection, job: NewJob) -> Accepted:
         if (sqlstate_of(error) or "").startswith(UNSTORABLE):
             raise InvalidInputData("holds a value that can't be stored", ["body", "input_data"]) from None
         raise
-    return Accepted(job.id, job.workflow_name, written.scalar_one())
+    created_at = written.scalar_one_or_none()
+    if created_at is None:
+        there = sa.select(WorkflowJob.created_at).where(WorkflowJob.id == job.id)
+        created_at = (await connection.execute(there)).scalar_one()
+    return Accepted(job.id, job.workflow_name, created_at)
 
 
 async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[Any] | None:
@@ -109,7 +125,7 @@ async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[Any] | None:
     wanted = (
         "workflow_name priority user_id username action webhook_url webhook_secret debug_mode status".split()
     )
-    query = sa.select(
+    query: sa.Select[Any] = sa.select(
         *(getattr(WorkflowJob, name) for name in wanted),
         sa.cast(WorkflowJob.input_data, sa.Text).label("input_json"),
     ).where(WorkflowJob.id == job_id)

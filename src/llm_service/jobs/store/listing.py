@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llm_service.db import Database
+from llm_service.db import Database, once_more
 from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.model import JobAttempt, LLMCall, WebhookAttempt, WebhookDelivery, WorkflowJob
 
@@ -43,12 +43,16 @@ async def page(
     count: CountMode = "capped",
 ) -> Page:
     """One page, newest first, and the total under the same conditions."""
-    async with database.statement() as connection:
-        await _plan_for_the_values(connection)
-        found = await connection.execute(page_query(filters, limit=limit + 1, offset=offset, cursor=cursor))
-        rows = list(found.all())
-        total, capped = await _total(connection, filters, count)
-    return Page(rows[:limit], len(rows) > limit, total, capped)
+
+    async def read() -> Page:
+        async with database.statement() as connection:
+            await _plan_for_the_values(connection)
+            query = page_query(filters, limit=limit + 1, offset=offset, cursor=cursor)
+            rows = list((await connection.execute(query)).all())
+            total, capped = await _total(connection, filters, count)
+        return Page(rows[:limit], len(rows) > limit, total, capped)
+
+    return await once_more(read)
 
 
 async def _plan_for_the_values(connection: AsyncConnection) -> None:
@@ -116,6 +120,10 @@ DETAIL = [
 
 async def get_job(database: Database, job_id: UUID) -> JobRecord | None:
     """Everything about one job from one snapshot; None where there is no such job."""
+    return await once_more(lambda: _read_job(database, job_id))
+
+
+async def _read_job(database: Database, job_id: UUID) -> JobRecord | None:
     async with database.transaction() as connection:
         await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
         job = (await connection.execute(sa.select(*DETAIL).where(WorkflowJob.id == job_id))).one_or_none()

@@ -1,0 +1,117 @@
+"""arq's worker with a doorbell: woken by a Redis list, and alive when Redis is not."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+from arq.worker import Worker
+from redis.exceptions import RedisError
+
+from llm_service.jobs.queue import BELL, connect, pack, running_elsewhere, unpack
+from llm_service.logs import get_logger
+from llm_service.runtime import Runtime
+
+log = get_logger(__name__)
+
+CLAIM_S = 10
+"""How long arq's own mark on a hint lasts: it covers the claim; from then on the lease does."""
+POLL_S = 1.0
+"""The safety net below the doorbell."""
+RING_WAIT_S = 5
+RELEASE_S = 10.0
+"""How long a run that is broken off may take to give its job back."""
+
+
+class JobWorker(Worker):
+    """arq's worker, woken by a Redis list; the poll stays below it as a safety net.
+
+    It survives a Redis that goes away, takes nothing while the process is cut off from PostgreSQL, and leaves
+    signals to whoever started it.
+    """
+
+    def __init__(self, queue_name: str, runtime: Runtime, **options: Any) -> None:
+        super().__init__(
+            queue_name=queue_name,
+            redis_pool=connect(runtime.settings.redis_url),
+            handle_signals=False,
+            poll_delay=0.0,
+            queue_read_limit=5_000,
+            ctx={"runtime": runtime},
+            job_serializer=pack,
+            job_deserializer=unpack,
+            keep_result=0,
+            health_check_interval=15,
+            log_results=False,
+            **options,
+        )
+        self.in_progress_timeout_s = CLAIM_S
+        self._runtime = runtime
+        self._wake = asyncio.Event()
+
+    async def main(self) -> None:
+        bell = asyncio.create_task(self._listen())
+        try:
+            while True:
+                await self._turn()
+        finally:
+            bell.cancel()
+
+    async def _turn(self) -> None:
+        self._wake.clear()  # first: a ring during the poll is kept
+        try:
+            await self._poll_iteration()
+        except (RedisError, OSError) as error:  # arq's own loop ends the process here
+            log.debug("poll failed", error=type(error).__name__)
+            await asyncio.sleep(POLL_S / 2)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self._wake.wait()
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        if not self._runtime.heartbeat.is_steady:
+            return
+        waiting = [hint for raw in job_ids if (hint := raw.decode()) not in self.tasks]
+        if not waiting:
+            return
+        busy = await running_elsewhere(self.pool, waiting)
+        await super().start_jobs([hint.encode() for hint in waiting if hint not in busy])
+
+    def _release_sem_dec_counter_on_complete(self) -> None:
+        super()._release_sem_dec_counter_on_complete()
+        self._wake.set()  # a slot is free: do not wait for the poll
+
+    async def _listen(self) -> None:
+        """Take a ring only while there is a free slot, so that a full worker leaves it to the others."""
+        client = connect(self._runtime.settings.redis_url, socket_timeout_s=RING_WAIT_S + 3)
+        try:
+            while True:
+                if self.job_counter >= self.max_jobs or not self.allow_pick_jobs:
+                    await asyncio.sleep(0.05)
+                    continue
+                try:
+                    rang: Any = client.brpop([BELL[self.queue_name]], timeout=RING_WAIT_S)
+                    if await rang:
+                        self._wake.set()
+                except (RedisError, OSError):
+                    await asyncio.sleep(POLL_S / 2)
+        finally:
+            await client.aclose(close_connection_pool=True)
+
+    def stop_picking(self) -> None:
+        self.allow_pick_jobs = False
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for what is running, at most for the grace; then break the rest off and wait for its release."""
+        running = [task for task in self.tasks.values() if not task.done()]
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=RELEASE_S)
+
+    async def close(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await self.pool.delete(self.health_check_key)
+        await self.pool.aclose(close_connection_pool=True)
