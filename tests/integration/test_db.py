@@ -211,10 +211,13 @@ async def test_a_broken_constraint_stays_what_it_is(quick: Database) -> None:
 
 
 async def test_an_error_of_the_caller_passes_and_rolls_back(quick: Database, sql: asyncpg.Connection) -> None:
-    with pytest.raises(KeyError):
+    async def fail() -> None:
         async with quick.transaction() as connection:
             await connection.execute(sa.text("CREATE TABLE never_kept ()"))
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
     assert await sql.fetchval("SELECT to_regclass('never_kept')") is None
 
 
