@@ -194,7 +194,7 @@ async def test_every_configured_secret_works_and_no_other(settings: Settings, da
 async def test_a_secret_beyond_ascii_is_compared_as_utf8(settings: Settings) -> None:
     secret = "žluťoučký kůň úpěl"
     async with serving(msgspec.structs.replace(settings, api_secret=(Secret(secret),))) as client:
-        answer = await client.get("/api/v1/workflows", headers={"X-API-Secret": secret.encode()})  # type: ignore[dict-item]
+        answer = await client.get("/api/v1/workflows", headers=[(b"X-API-Secret", secret.encode())])
         assert answer.status_code == 200
         await refused_body(
             client, "GET", "/api/v1/workflows", headers={"X-API-Secret": secret.encode("utf-16")}
