@@ -95,8 +95,13 @@ class JobQueue:
         return await self._attempt("cancel", write) if job_ids else True
 
     async def drop(self, queue: str, hint_id: str) -> bool:
-        """Take a hint out of the waiting line: it was followed, or leads nowhere."""
-        return await self._attempt("drop", lambda pipe: pipe.zrem(queue, hint_id))
+        """Take a hint out of Redis: it is being followed. A worker that dies later then leaves nothing there."""
+
+        def write(pipe: Any) -> None:
+            pipe.zrem(queue, hint_id)
+            pipe.delete(job_key_prefix + hint_id, retry_key_prefix + hint_id)
+
+        return await self._attempt("drop", write)
 
     async def ping(self) -> bool:
         return await self._attempt("ping", lambda pipe: pipe.ping(), even_if_paused=True)
@@ -151,10 +156,3 @@ async def running_elsewhere(client: aioredis.Redis, hint_ids: Sequence[str]) -> 
     """Which hints some worker is following right now: one round trip for all of them."""
     busy = await client.mget([in_progress_key_prefix + hint_id for hint_id in hint_ids])
     return {hint_id for hint_id, mark in zip(hint_ids, busy, strict=True) if mark is not None}
-
-
-async def forget_hint(client: aioredis.Redis, hint_id: str) -> None:
-    """Delete what arq keeps of a hint."""
-    await client.delete(
-        *(prefix + hint_id for prefix in (job_key_prefix, retry_key_prefix, in_progress_key_prefix))
-    )
