@@ -22,6 +22,7 @@ from llm_service.jobs.submit import Desk
 from llm_service.llm import check_model
 from llm_service.logs import configure_logs, get_logger
 from llm_service.settings import Settings, load_settings
+from llm_service.startup import look_around
 from llm_service.workflows import load_workflows
 
 log = get_logger(__name__)
@@ -35,6 +36,7 @@ def create_app(settings: Settings) -> Litestar:
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await look_around(services.database, services.queue)
         try:
             yield
         finally:

@@ -25,6 +25,7 @@ from llm_service.jobs.store import upkeep
 from llm_service.llm import check_model, open_llm, open_prices
 from llm_service.logs import get_logger
 from llm_service.settings import Settings
+from llm_service.startup import look_around
 from llm_service.webhooks.post import open_session
 from llm_service.workflows.base import Workflow
 
@@ -94,6 +95,7 @@ class Runtime:
         ):
             self._tasks.append(asyncio.create_task(forever(), name=forever.__qualname__))
             self._tasks[-1].add_done_callback(_stop_on_bug)
+        await look_around(self.database, self.queue)
         if settings.metrics_port:
             start_http_server(settings.metrics_port, addr=settings.host)
         log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))

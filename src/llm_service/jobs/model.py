@@ -24,6 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+SCHEMA_VERSION = "0007"
+"""The migration that these tables are the result of."""
+
 
 class JobStatus(enum.StrEnum):
     """pending -> processing -> completed | failed | cancelled; processing -> pending; pending -> cancelled.

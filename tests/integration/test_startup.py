@@ -1,0 +1,54 @@
+"""What a process warns of when it starts."""
+
+import msgspec
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from llm_service.db import API_LIMITS, Database
+from llm_service.jobs.model import SCHEMA_VERSION
+from llm_service.jobs.queue import JobQueue, connect
+from llm_service.migrations import project_root
+from llm_service.settings import Settings, async_database_url
+from llm_service.startup import look_around
+
+
+def test_the_models_name_the_newest_migration() -> None:
+    scripts = ScriptDirectory.from_config(Config(toml_file=project_root() / "pyproject.toml"))
+    assert scripts.get_current_head() == SCHEMA_VERSION
+
+
+async def test_the_test_servers_fsync_is_noticed(database: Database, queue: JobQueue) -> None:
+    """The throwaway PostgreSQL of the tests runs without fsync, and that is the only thing wrong with it."""
+    warnings = await look_around(database, queue)
+    assert [warning for warning in warnings if "fsync" not in warning] == []
+
+
+async def test_a_database_without_schema_is_told_to_be_migrated(
+    empty_database_url: str, queue: JobQueue
+) -> None:
+    database = Database(async_database_url(empty_database_url), API_LIMITS, name="test")
+    assert any("make migrate" in warning for warning in await look_around(database, queue))
+    await database.close()
+
+
+async def test_an_evicting_redis_is_noticed(database: Database, queue: JobQueue) -> None:
+    policy = (await queue.client.config_get("maxmemory-policy"))["maxmemory-policy"]
+    await queue.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert any("allkeys-lru" in warning for warning in await look_around(database, queue))
+    finally:
+        await queue.client.config_set("maxmemory-policy", policy)
+
+
+@pytest.mark.parametrize("away", ["database", "redis"])
+async def test_servers_that_are_away_stop_no_start(settings: Settings, away: str) -> None:
+    gone = msgspec.structs.replace(
+        settings, database_url="postgresql+asyncpg://x@127.0.0.1:1/x", redis_url="redis://127.0.0.1:1/0"
+    )
+    database = Database((gone if away == "database" else settings).database_url, API_LIMITS, name="test")
+    queue = JobQueue(connect((gone if away == "redis" else settings).redis_url), head_start_s=30)
+    warnings = await look_around(database, queue)
+    assert any("PostgreSQL is away" in warning for warning in warnings) == (away == "database")
+    await database.close()
+    await queue.close()
