@@ -42,6 +42,7 @@ CANARIES = (
 HOOK_SECRET, PROMPT = CANARIES[3], CANARIES[4]
 AUTH = {"X-API-Secret": SECRET}
 TEMPLATE = "chaos_template"
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 PLUGIN = Path(__file__).with_name("plugin")
 BIN = Path(sys.executable).parent
 FINAL = ("completed", "failed", "cancelled")
@@ -277,7 +278,7 @@ class Stack:
     def environment(self, name: str) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{PLUGIN}:{self.folder / 'installed'}",
+            "PYTHONPATH": f"{SOURCE}:{PLUGIN}:{self.folder / 'installed'}",
             "DATABASE_URL": f"postgresql://llm:{CANARIES[1]}@127.0.0.1:{self.pg[name].port}/{self.database}",
             "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "LLM_SERVICE_API_SECRET": SECRET,
