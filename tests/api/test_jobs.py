@@ -183,7 +183,7 @@ async def test_the_list_is_what_plain_sql_finds(
     for status, state in STATUSES.items():
         for filters in FILTERS:
             expected = await matches(oracle, state, LIMITS[limit_results], **filters)
-            for offset in (0, 11):
+            for offset in (0,) if filters else (0, 11):
                 body = await ask(
                     filled,
                     status=status,
@@ -473,22 +473,19 @@ async def test_the_list_and_the_job_agree(filled: httpx.AsyncClient) -> None:
         assert {name: detail[name] for name in SUMMARY_FIELDS} == job
 
 
-@pytest.mark.parametrize(
-    "job_id", [str(UUID(int=7)), "42", "not-a-uuid", "0" * 500, "%00", "%F0%9F%99%82", "null"]
-)
-@pytest.mark.parametrize("route", ["jobs", "status"])
-async def test_an_id_that_names_no_job_is_404(client: httpx.AsyncClient, route: str, job_id: str) -> None:
-    answer = await client.get(f"/api/v1/{route}/{job_id}", headers=AUTH)
-    assert (answer.status_code, answer.json()["detail"]["error"]) == (404, "JobNotFound"), answer.text
-    assert len(answer.json()["detail"]["job_id"]) <= 100
+async def test_an_id_that_names_no_job_is_404(client: httpx.AsyncClient) -> None:
+    names = [str(UUID(int=7)), "42", "not-a-uuid", "0" * 500, "%00", "%F0%9F%99%82", "null"]
+    for path in (f"/api/v1/{route}/{name}" for route in ("jobs", "status") for name in names):
+        answer = await client.get(path, headers=AUTH)
+        assert (answer.status_code, answer.json()["detail"]["error"]) == (404, "JobNotFound"), (
+            f"{path}: {answer.text}"
+        )
+        assert len(answer.json()["detail"]["job_id"]) <= 100
 
 
-@pytest.mark.parametrize(
-    "path", ["/jobs", f"/jobs/{UUID(int=7)}", f"/status/{UUID(int=7)}", "/jobs?limit_results=0"]
-)
-@pytest.mark.parametrize("headers", [{}, {"X-API-Secret": ""}, {"X-API-Secret": "wrong"}], ids=str)
-async def test_without_the_secret_there_is_nothing_to_read(
-    client: httpx.AsyncClient, path: str, headers: dict[str, str]
-) -> None:
-    answer = await client.get(f"/api/v1{path}", headers=headers)
-    assert (answer.status_code, answer.json()["detail"]["error"]) == (401, "InvalidAPISecret")
+async def test_without_the_secret_there_is_nothing_to_read(client: httpx.AsyncClient) -> None:
+    wrong: list[dict[str, str]] = [{}, {"X-API-Secret": ""}, {"X-API-Secret": "wrong"}]
+    for path in ("/jobs", f"/jobs/{UUID(int=7)}", f"/status/{UUID(int=7)}", "/jobs?limit_results=0"):
+        answers = [await client.get(f"/api/v1{path}", headers=headers) for headers in wrong]
+        assert [answer.status_code for answer in answers] == [401] * 3, path
+        assert {answer.json()["detail"]["error"] for answer in answers} == {"InvalidAPISecret"}
