@@ -37,13 +37,14 @@ def main() -> None: ...
 @main.command(help="Serve HTTP on HOST:PORT.")
 @naming_wrong_settings
 def api() -> None:
-    import uvicorn
-
-    from llm_service.app import create_app
     from llm_service.logs import configure_logs
     from llm_service.settings import load_settings
 
     settings = load_settings(os.environ)
+    import uvicorn
+
+    from llm_service.app import create_app
+
     configure_logs(settings.log_level, settings.log_format)
     app = create_app(settings)
     # uvicorn raises the signal that stopped it again when all is closed: a stop that was asked for is no failure.
@@ -68,13 +69,14 @@ def api() -> None:
 @main.command(help="Run jobs and deliver webhooks until SIGTERM.")
 @naming_wrong_settings
 def worker() -> None:
-    import uvloop
-
     from llm_service.logs import configure_logs
     from llm_service.settings import load_settings
-    from llm_service.worker import serve
 
     settings = load_settings(os.environ)
+    import uvloop
+
+    from llm_service.worker import serve
+
     configure_logs(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))

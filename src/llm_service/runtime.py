@@ -123,8 +123,7 @@ class Runtime:
     async def close(self) -> None:
         for task in self._tasks:
             task.remove_done_callback(_stop_on_bug)
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end_task(task)
         with contextlib.suppress(ServiceUnavailable):
             await upkeep.sign_off(self.database, self.name)
         for session in self._sessions:
@@ -132,6 +131,13 @@ class Runtime:
         await self.queue.close()
         await self._beats.close()
         await self.database.close()
+
+
+async def end_task(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended: a client that loses its server may turn a cancellation into its own error."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1.0)
 
 
 def _stop_on_bug(task: asyncio.Task[None]) -> None:

@@ -27,11 +27,14 @@ from llm_service.jobs.queue import (
     unpack,
 )
 from llm_service.logs import configure_logs, get_logger
-from llm_service.runtime import Runtime
+from llm_service.runtime import Runtime, end_task
 from llm_service.settings import Settings, load_settings
 from llm_service.workflows import load_workflows
 
 log = get_logger(__name__)
+
+LAST_RESORT_S = 30.0
+"""After the grace a stop has this long to give jobs back and close connections, also to servers that hang."""
 
 
 # --- the two functions that arq knows ---------------------------------------------------------------------
@@ -97,7 +100,7 @@ class WorkerProcess:
     async def close(self) -> None:
         """Raises what ended a loop before its time: that is a bug."""
         for loop in self.loops:
-            loop.cancel()
+            await end_task(loop)
         ends = await asyncio.gather(*self.loops, return_exceptions=True)
         for worker in self._workers:
             await worker.close()
@@ -116,12 +119,19 @@ async def serve(settings: Settings) -> None:
     process = WorkerProcess(runtime)
     await _first_of(*process.loops, asyncio.create_task(stop.wait()))
     log.info("worker stopping", running=len(runtime.heartbeat.running))
+    asyncio.get_running_loop().call_later(settings.shutdown_grace + LAST_RESORT_S, give_up)
     drained = asyncio.create_task(process.drain(settings.shutdown_grace))
     await _first_of(drained, asyncio.create_task(hurry.wait()))
     if not drained.done():
         await process.drain(0.0)
     await drained
     await process.close()
+
+
+def give_up() -> None:
+    """Leave as a crash would: leases run out and others take over. Better than a process that nobody can stop."""
+    log.critical("could not stop in time, leaving without it")
+    os._exit(1)
 
 
 async def _first_of(*awaited: asyncio.Future[Any]) -> None:
@@ -160,8 +170,7 @@ async def close_runtime(ctx: dict[str, Any]) -> None:
         return  # the start failed, and has said why
     ctx["companion"].stop_picking()
     await ctx["companion"].drain(5.0)
-    ctx["loop"].cancel()
-    await asyncio.gather(ctx["loop"], return_exceptions=True)
+    await end_task(ctx["loop"])
     await ctx["companion"].close()
     await ctx["runtime"].close()
 

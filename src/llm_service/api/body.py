@@ -22,7 +22,8 @@ T = TypeVar("T")
 MAX_BODY = 1024 * 1024
 MAX_DEPTH = 64
 _SUSPECT = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# An unterminated string counts too, to the end: looked for again at each of its quotes, it would take minutes.
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -78,6 +79,10 @@ def decode_body(raw: bytes, into: type[T]) -> T:
         raise MalformedBody(f"The body is not JSON: {reason}.") from None
 
 
+class _Members(list[tuple[str, Any]]):
+    """An object's members as they were written: a repeated key hides none."""
+
+
 def refuse_deep(raw: bytes) -> None:
     if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return
@@ -94,7 +99,7 @@ def refuse_deep(raw: bytes) -> None:
 def refuse_unstorable(raw: bytes) -> None:
     """Raise `ValidationError` naming the first place that holds NUL or half a surrogate pair."""
     try:
-        parsed = json.loads(raw)
+        parsed = json.loads(raw, object_pairs_hook=_Members)
     except ValueError:
         return  # not JSON: the decoder says so better
     for place, text in _texts(parsed, []):
@@ -120,10 +125,10 @@ def _printable(loc: list[str | int]) -> list[str | int]:
 def _texts(value: Any, place: list[str | int]) -> Iterator[tuple[list[str | int], str]]:
     if isinstance(value, str):
         yield place, value
+    elif isinstance(value, _Members):
+        for key, item in value:
+            yield [*place, key], key
+            yield from _texts(item, [*place, key])
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _texts(item, [*place, index])
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield [*place, key], key
-            yield from _texts(item, [*place, key])

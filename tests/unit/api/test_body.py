@@ -134,6 +134,8 @@ def test_many_lists_side_by_side_are_not_deep() -> None:
         ('{"input_data": {"a": [1, {"b": "%s"}]}}', ["body", "input_data", "a", 1, "b"]),
         ('[["%s"]]', ["body", 0, 0]),
         ('"%s"', ["body"]),
+        ('{"a": "%s", "a": "later"}', ["body", "a"]),
+        ('{"a": {"b": "%s"}, "a": 1}', ["body", "a", "b"]),
     ],
 )
 def test_the_place_of_a_nul_or_half_a_pair_is_named(body: str, loc: list[Any], bad: str) -> None:
@@ -176,13 +178,14 @@ def test_200_000_keys_are_read_quickly() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
+        b"[" * 65 + b'"' + b'\\"' * 500_000,
         b"[" * 65 + b'"' * 1_000_000,
         b"[" * 65 + b'"' + b"\\" * 1_000_001,
         b'{"a":' * 200_000,
         b'"' + b"\\ud800" * 170_000 + b'"',
         b'["\\u0000"' + b',"x"' * 250_000 + b"]",
     ],
-    ids=["quotes", "backslashes", "levels", "half pairs", "late strings"],
+    ids=["escaped quotes", "quotes", "backslashes", "levels", "half pairs", "late strings"],
 )
 def test_a_hostile_mebibyte_is_refused_quickly(raw: bytes) -> None:
     assert seconds(raw) < 2
