@@ -234,7 +234,6 @@ async def test_a_page_without_filters_or_with_one_comes_out_of_its_index_in_orde
             ({"status": "completed"}, "status"),
             ({"status": "failed"}, "status"),
             ({"status": "running"}, "unfinished"),
-            ({"status": "pending"}, "unfinished"),
             ({"error_code": "WorkerLost"}, "error_code"),
             *(({name: value}, name) for values in (BUSY, GONE) for name, value in values.items()),
             *(
@@ -283,7 +282,7 @@ async def test_no_capped_total_reads_the_table(year: Database, status: str) -> N
         for choice, limit_results in itertools.product(choices(), EVERYTHING):
             filters, _ = question(status, limit_results, choice)
             plan = await plan_of(connection, count_query(filters, COUNT_CAP + 1))
-            most = COUNT_CAP + 1 if len(choice) <= 1 else ROWS / 5
+            most = COUNT_CAP + 1 if len(choice) <= 1 else ROWS / 4
             if plan.scans_whole(JOBS) or plan.read > most:
                 bad.append(f"{limit_results} {choice}: {plan}")
     assert not bad, "\n".join(bad)
