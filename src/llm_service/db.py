@@ -84,6 +84,7 @@ class Database:
                 },
             },
         )
+        sa.event.listen(self.engine.sync_engine, "handle_error", _leave_read_only)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.clock = DatabaseClock(self)
 
@@ -112,6 +113,12 @@ class _naming_absence:  # noqa: N801 - reads as a clause: `with _naming_absence(
         if isinstance(error, Exception) and is_away(error):
             log.warning("database away", error=type(error).__name__, sqlstate=sqlstate_of(error))
             raise ServiceUnavailable from error
+
+
+def _leave_read_only(context: sa.ExceptionContext) -> None:
+    """Drop the pool's connections: after a failover they lead to a server, or a session, that stays read-only."""
+    if sqlstate_of(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def is_away(error: Exception) -> bool:

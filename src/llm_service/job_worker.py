@@ -74,7 +74,12 @@ class JobWorker(Worker):
         if not waiting:
             return
         busy = await running_elsewhere(self.pool, waiting)
-        await super().start_jobs([hint.encode() for hint in waiting if hint not in busy])
+        try:
+            await super().start_jobs([hint.encode() for hint in waiting if hint not in busy])
+        except (RedisError, OSError):
+            # arq takes a slot before it asks Redis, and where that fails it keeps the slot for ever.
+            self._release_sem_dec_counter_on_complete()
+            raise
 
     def _release_sem_dec_counter_on_complete(self) -> None:
         super()._release_sem_dec_counter_on_complete()
