@@ -5,9 +5,8 @@ import contextlib
 from typing import Any
 
 from arq.worker import Worker
-from redis.exceptions import RedisError
 
-from llm_service.jobs.queue import BELL, connect, pack, running_elsewhere, unpack
+from llm_service.jobs.queue import BELL, REDIS_ERRORS, connect, pack, running_elsewhere, unpack
 from llm_service.logs import get_logger
 from llm_service.runtime import Runtime
 
@@ -60,7 +59,7 @@ class JobWorker(Worker):
         self._wake.clear()  # first: a ring during the poll is kept
         try:
             await self._poll_iteration()
-        except (RedisError, OSError) as error:  # arq's own loop ends the process here
+        except REDIS_ERRORS as error:  # arq's own loop ends the process here
             log.debug("poll failed", error=type(error).__name__)
             await asyncio.sleep(POLL_S / 2)
         with contextlib.suppress(TimeoutError):
@@ -76,7 +75,7 @@ class JobWorker(Worker):
         busy = await running_elsewhere(self.pool, waiting)
         try:
             await super().start_jobs([hint.encode() for hint in waiting if hint not in busy])
-        except (RedisError, OSError):
+        except REDIS_ERRORS:
             # arq takes a slot before it asks Redis, and where that fails it keeps the slot for ever.
             self._release_sem_dec_counter_on_complete()
             raise
@@ -97,7 +96,7 @@ class JobWorker(Worker):
                     rang: Any = client.brpop([BELL[self.queue_name]], timeout=RING_WAIT_S)
                     if await rang:
                         self._wake.set()
-                except (RedisError, OSError):
+                except REDIS_ERRORS:
                     await asyncio.sleep(POLL_S / 2)
         finally:
             await client.aclose(close_connection_pool=True)
@@ -117,6 +116,6 @@ class JobWorker(Worker):
             await asyncio.wait(late, timeout=RELEASE_S)
 
     async def close(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(*REDIS_ERRORS):
             await self.pool.delete(self.health_check_key)
         await self.pool.aclose(close_connection_pool=True)

@@ -10,13 +10,12 @@ from typing import Any
 
 import aiohttp
 from prometheus_client import start_http_server
-from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
 from llm_service.db import BEAT_LIMITS, WORKER_LIMITS, Database
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.heartbeat import Heartbeat
-from llm_service.jobs.queue import CANCELS, JobQueue, connect
+from llm_service.jobs.queue import CANCELS, REDIS_ERRORS, JobQueue, connect
 from llm_service.jobs.report import Reporter
 from llm_service.jobs.rescue import Reconciler
 from llm_service.jobs.run import Runner
@@ -110,7 +109,7 @@ class Runtime:
                     async for message in channel.listen():
                         if message["type"] == "message":
                             self._break_off(message["data"].decode(errors="replace"))
-            except (RedisError, OSError):
+            except REDIS_ERRORS:
                 await asyncio.sleep(RECONNECT_S)
             finally:
                 await client.aclose(close_connection_pool=True)

@@ -40,7 +40,8 @@ DEADLINE_S = 1.0
 PAUSE_S = 3.0
 """After a failure Redis is left alone for this long: submits answer at once meanwhile."""
 
-REDIS_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
+REDIS_ERRORS = (RedisError, OSError, asyncio.TimeoutError, RuntimeError)
+"""How an absent Redis shows. RuntimeError is uvloop's word for a connection that closed while it was written to."""
 
 # arq packs the exceptions of its own failures too; their type is all that is worth keeping.
 pack = msgspec.msgpack.Encoder(enc_hook=lambda value: type(value).__name__).encode
@@ -55,7 +56,8 @@ def connect(url: str, *, socket_timeout_s: float | None = 2.0) -> ArqRedis:
         socket_connect_timeout=1.0,
         retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), retries=1),
         retry_on_error=[ConnectionError],
-        health_check_interval=30,
+        # No health_check_interval: redis-py checks while it connects, and where a connection is accepted and
+        # reset at once, check and connect call each other without end.
     )
     client.job_serializer = pack
     client.job_deserializer = unpack
