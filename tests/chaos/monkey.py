@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import aiohttp
 from tests.chaos.invariants import Report, check
@@ -69,7 +70,11 @@ class Monkey:
         count = 0
         while not self._stop.is_set():
             count += 1
-            options = {"steps": 1 + count % 3, "webhook": count % 4 == 0, "priority": count % 11}
+            options: dict[str, Any] = {
+                "steps": 1 + count % 3,
+                "webhook": count % 4 == 0,
+                "priority": count % 11,
+            }
             if number % 2:
                 tag = f"once-{number}-{count}"
                 await self.stack.submit_surely(tag, within_s=120, **options)

@@ -88,15 +88,15 @@ class Servers:
         return self.url.replace("/llm_service?", f"/{name}?")
 
     def make_template(self) -> None:
-        asyncio.run(self._execute(f"CREATE DATABASE {TEMPLATE}"))
+        asyncio.run(self.execute(f"CREATE DATABASE {TEMPLATE}"))
         before = os.environ.get("DATABASE_URL")
         upgrade(self.database(TEMPLATE))
         del os.environ["DATABASE_URL"]
         if before is not None:
             os.environ["DATABASE_URL"] = before
-        asyncio.run(self._execute(WITNESS, TEMPLATE))
+        asyncio.run(self.execute(WITNESS, TEMPLATE))
 
-    async def _execute(self, statement: str, name: str = "llm_service") -> None:
+    async def execute(self, statement: str, name: str = "llm_service") -> None:
         connection = await asyncpg.connect(self.database(name))
         try:
             await connection.execute(statement)
@@ -105,11 +105,11 @@ class Servers:
 
     async def make_database(self) -> str:
         name = f"chaos_{uuid4().hex[:8]}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
         return name
 
     async def drop_database(self, name: str) -> None:
-        await self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def stop(self) -> None:
         self._running.stop()
@@ -135,6 +135,7 @@ class Managed:
         self.child = Child(spec)
         self.wanted = True
         self.starts = 0
+        self.ends: list[int] = []
         self.unexpected: list[int] = []
         self._killed = False
 
@@ -165,20 +166,30 @@ class Managed:
         self.wanted = again
         self.send(signal.SIGKILL)
 
+    def send_stop(self) -> None:
+        self.send(signal.SIGTERM)
+
     def look_after(self) -> None:
         """Start it again if it is down. An end that nobody asked for is remembered."""
         if self.child.process is None or self.child.is_running:
             return
         code = self.child.exit_code()
-        if not self._killed and code is not None:
-            self.unexpected.append(code)
-            self._killed = True
+        if code is not None and len(self.ends) < self.starts:
+            self.ends.append(code)
+            if not self._killed:
+                self.unexpected.append(code)
         if self.wanted:
             self.start()
 
     async def wait_until_ended(self, within_s: float = 30.0) -> int:
-        await until(lambda: not self.child.is_running, f"{self.name} ends", within_s)
-        return self.child.exit_code() or 0
+        """How its present life ended; it may have begun another by then."""
+        life = self.starts
+        await until(lambda: len(self.ends) >= life, f"{self.name} ends", within_s)
+        return self.ends[life - 1]
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -407,6 +418,7 @@ class Stack:
         key: str | None = None,
         webhook: bool = False,
         api: int | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109 - that of the request
         **fields: Any,
     ) -> tuple[int, str | None]:
         """Submit once: the status and the job's id. What was acknowledged is remembered."""
@@ -418,7 +430,10 @@ class Stack:
             **fields,
         }
         headers = {"Idempotency-Key": key} if key else {}
-        status, answer, _ = await self.call("POST", "/api/v1/workflow", api, json=body, headers=headers)
+        options = {"timeout": timeout} if timeout else {}
+        status, answer, _ = await self.call(
+            "POST", "/api/v1/workflow", api, json=body, headers=headers, **options
+        )
         if status != 202:
             return status, None
         job_id = str(answer["job_id"])
@@ -525,6 +540,25 @@ class Stack:
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         return int(pid)
+
+
+async def owner(stack: Stack, job_id: str) -> Managed:
+    """The worker that runs the job."""
+    name = (await stack.wait_for(job_id, "processing"))["worker"]
+    return next(worker for worker in stack.workers if f":{worker.pid}:" in name)
+
+
+async def submitted(stack: Stack, tag: str, **options: Any) -> str:
+    status, job_id = await stack.submit(tag, **options)
+    assert status == 202
+    assert job_id is not None
+    return job_id
+
+
+def nobody_ended(stack: Stack) -> None:
+    """No process may end because a server went away."""
+    for name, managed in stack.processes.items():
+        assert not managed.unexpected, f"{name} ended with {managed.unexpected}: {managed.output()[-4000:]}"
 
 
 async def heal_servers(servers: Servers) -> None:
