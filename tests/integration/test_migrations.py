@@ -384,7 +384,8 @@ async def test_migrations_that_start_at_once_take_turns(empty_database_url: str)
         await asyncio.sleep(0.02)
     assert await version(empty_database_url) is None, "nothing happens without the lock"
     await holder.close()
-    assert [failed for failed in await both if isinstance(failed, BaseException)] == []
+    outcomes: list[Any] = await both
+    assert [outcome for outcome in outcomes if isinstance(outcome, BaseException)] == []
     assert await version(empty_database_url) == "0007"
     assert await tables(empty_database_url) == TABLES
 
