@@ -6,7 +6,7 @@ import sys
 
 import sqlalchemy as sa
 from alembic import context
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from llm_service.errors import SettingsInvalid
@@ -28,13 +28,21 @@ async def run_online(url: str) -> None:
     engine = create_async_engine(url, poolclass=NullPool)
     try:
         async with engine.connect() as connection:
-            await connection.execute(sa.text(f"SELECT pg_advisory_lock({ONE_AT_A_TIME})"))
+            await take_turn(connection)
             # A migration that can't have its lock gives up rather than queue all traffic behind it.
             await connection.execute(sa.text("SET lock_timeout = '5s'"))
             await connection.commit()
             await connection.run_sync(migrate)
     finally:
         await engine.dispose()
+
+
+async def take_turn(connection: AsyncConnection) -> None:
+    """Ask again rather than wait inside a statement: CREATE INDEX CONCURRENTLY waits for every open one."""
+    lock = sa.select(sa.func.pg_try_advisory_lock(ONE_AT_A_TIME))
+    while not (await connection.execute(lock)).scalar_one():
+        await connection.commit()
+        await asyncio.sleep(0.2)
 
 
 def migrate(connection: sa.Connection) -> None:

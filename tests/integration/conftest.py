@@ -25,7 +25,11 @@ def submit(database: Database, queue: JobQueue) -> Submit:
     """Commit a job and wake a worker, as the API does."""
 
     async def commit(
-        workflow_name: str = "completion", request: dict[str, Any] | None = None, *, wake: bool = True, **fields: Any
+        workflow_name: str = "completion",
+        request: dict[str, Any] | None = None,
+        *,
+        wake: bool = True,
+        **fields: Any,
     ) -> UUID:
         request = request if request is not None else {"prompt": "The river Svratka flows through Brno."}
         job = NewJob(

@@ -366,10 +366,6 @@ async def test_the_steps_can_be_printed_as_sql() -> None:
 # --- two at once ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="env.py waits for its turn within a statement, and CREATE INDEX CONCURRENTLY waits for that",
-)
 async def test_migrations_that_start_at_once_take_turns(empty_database_url: str) -> None:
     """Both are held back until both are there; the one that waits must not be in the way of CONCURRENTLY."""
     holder = await asyncpg.connect(empty_database_url)

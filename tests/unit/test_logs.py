@@ -183,6 +183,7 @@ def test_masking_long_hostile_text_is_quick() -> None:
         'quote"',
         "\x7f\x9b31m",
     ],
+    ids=ascii,
 )
 def test_whatever_is_logged_is_one_line(lines: Lines, value: str) -> None:
     log = structlog.get_logger("test")
