@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 from arq.worker import Worker
@@ -74,7 +75,9 @@ class JobWorker(Worker):
             return
         busy = await running_elsewhere(self.pool, waiting)
         try:
-            await super().start_jobs([hint.encode() for hint in waiting if hint not in busy])
+            for hint in waiting:
+                if hint not in busy and self.allow_pick_jobs:  # a stop may come while hints are being taken
+                    await super().start_jobs([hint.encode()])
         except REDIS_ERRORS:
             # arq takes a slot before it asks Redis, and where that fails it keeps the slot for ever.
             self._release_sem_dec_counter_on_complete()
@@ -106,14 +109,17 @@ class JobWorker(Worker):
 
     async def drain(self, grace_s: float) -> None:
         """Wait for what is running, at most for the grace; then break the rest off and wait for its release."""
-        running = [task for task in self.tasks.values() if not task.done()]
-        if not running:
-            return
-        _, late = await asyncio.wait(running, timeout=grace_s)
-        for task in late:
+        ends_at = time.monotonic() + grace_s
+        # Again, because a hint that was being taken when the stop came starts after the first look.
+        while (running := self._running()) and (left_s := ends_at - time.monotonic()) > 0:
+            await asyncio.wait(running, timeout=left_s)
+        for task in running:
             task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=RELEASE_S)
+        if running:
+            await asyncio.wait(running, timeout=RELEASE_S)
+
+    def _running(self) -> list[asyncio.Task[Any]]:
+        return [task for task in self.tasks.values() if not task.done()]
 
     async def close(self) -> None:
         with contextlib.suppress(*REDIS_ERRORS):

@@ -102,6 +102,8 @@ class WorkerProcess:
         for loop in self.loops:
             await end_task(loop)
         ends = await asyncio.gather(*self.loops, return_exceptions=True)
+        # Nothing starts any more; what did start after the drain is given back before its connections close.
+        await self.drain(0.0)
         for worker in self._workers:
             await worker.close()
         await self.runtime.close()
