@@ -42,6 +42,7 @@ class Report(msgspec.Struct):
     stuck: int = 0
     double: int = 0
     attempts: dict[int, int] = {}
+    failed: dict[str, int] = {}
     repeated_calls: int = 0
     drain_s: float = 0.0
     violations: list[str] = []
@@ -50,6 +51,7 @@ class Report(msgspec.Struct):
         return (
             f"acknowledged {self.acknowledged} (+{self.unacknowledged_rows} committed without an answer)"
             f" / lost {self.lost} / stuck {self.stuck} / double {self.double} / attempts {self.attempts}"
+            f" / failed {self.failed or 0}"
             f" / repeated calls {self.repeated_calls} / drained in {self.drain_s:.1f} s"
         )
 
@@ -163,6 +165,10 @@ async def _i4(stack: Stack, report: Report) -> None:
     )
     rows = await stack.rows("SELECT attempt, count(*) FROM llm_workflow_jobs GROUP BY 1 ORDER BY 1")
     report.attempts = {row[0]: row[1] for row in rows}
+    failures = await stack.rows(
+        "SELECT error_code, count(*) FROM llm_workflow_jobs WHERE status = 'failed' GROUP BY 1"
+    )
+    report.failed = {row[0]: row[1] for row in failures}
 
 
 async def _i5(stack: Stack, report: Report) -> None:

@@ -14,7 +14,7 @@ from tests.chaos.invariants import Report, check
 from tests.chaos.stack import Stack, heal_servers
 
 SUBMITTERS = 6
-PAUSE_S = 0.12
+PAUSE_S = 0.25
 DRAIN_WITHIN_S = 90.0
 
 

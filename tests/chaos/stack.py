@@ -187,6 +187,10 @@ class Managed:
         await until(lambda: len(self.ends) >= life, f"{self.name} ends", within_s)
         return self.ends[life - 1]
 
+    async def wait_until_ready(self) -> None:
+        """Until its present life has come up: a worker says so in its log."""
+        await until(lambda: self.output().count('"worker ready"') >= self.starts, f"{self.name} is up", 30)
+
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -258,7 +262,7 @@ class Stack:
         await undo.enter_async_context(self.redis)
         self.http = await undo.enter_async_context(
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0)
+                timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
             )
         )
         self._install_plugin()

@@ -172,6 +172,23 @@ async def test_f05_a_rolling_restart_under_load_costs_nobody_anything(start: Sta
 
 
 @fast
+async def test_f05_stopping_workers_with_a_long_queue_fails_no_job(start: Start) -> None:
+    """A stop that comes while hints are being taken: none of them may be run by what is closing already."""
+    stack = await start()
+    stack.latency_s = 0.2
+    for batch in range(6):
+        await stack.submit_many(f"f05-{batch}", 100, steps=2)
+        for worker in stack.workers:
+            await worker.wait_until_ready()
+            worker.send(signal.SIGTERM)
+            assert await worker.wait_until_ended(20) == 0
+    await stack.wait_for_all(60)
+    outcomes = await stack.rows("SELECT outcome, error_code, count(*) FROM llm_job_attempts GROUP BY 1, 2")
+    assert {row["outcome"] for row in outcomes} <= {"completed", "released"}, [dict(row) for row in outcomes]
+    await assert_invariants(stack)
+
+
+@fast
 async def test_f06_a_second_sigterm_ends_the_grace_at_once(start: Start) -> None:
     stack = await start(workers=1, settings={"LLM_SERVICE_SHUTDOWN_GRACE": "60"})
     stack.latency_s = 60

@@ -22,6 +22,7 @@ async def test_nothing_is_lost_owned_twice_or_paid_twice(start: Start, seed: int
     line = f"seed {seed}, {SECONDS:g} s, {monkey.done.total()} faults: {report.line()}"
     print(line)  # noqa: T201 - the figures of the run
     assert not report.violations, "\n".join([line, str(dict(monkey.done)), *report.violations[:40]])
+    assert report.failed.keys() <= {"WorkerLost"}, f"jobs failed that nothing was wrong with: {line}"
     assert report.acknowledged > SECONDS * 5, "hardly any load"
     ends = {worker.name: worker.unexpected for worker in stack.workers if worker.unexpected}
     assert not ends, f"workers ended although nobody told them to: {ends}"
