@@ -45,6 +45,17 @@ rollback: $(VENV)/.ok ## take the newest migration back (one step)
 test: $(VENV)/.ok ## the whole test suite, on real servers of its own
 	@$(BIN)/pytest -n 2 --dist loadgroup
 
+CHAOS_SEEDS   ?= 1 2 3
+CHAOS_SECONDS ?= 90
+.PHONY: test-chaos
+test-chaos: $(VENV)/.ok ## kill, freeze and cut off everything: the fault matrix, and CHAOS_SEEDS x CHAOS_SECONDS of the monkey
+	@$(BIN)/pytest -m chaos -n 2 tests/chaos --ignore tests/chaos/test_monkey.py
+	@CHAOS_SEED="$(CHAOS_SEEDS)" CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -m chaos -s tests/chaos/test_monkey.py
+
+.PHONY: test-chaos-short
+test-chaos-short: $(VENV)/.ok ## the same in under four minutes: every fault point once, a few faults, one seed of 20 s
+	@CHAOS_SEED=1 CHAOS_SECONDS=20 $(BIN)/pytest -m "chaos and fast" -n 3 --dist load tests/chaos
+
 .PHONY: check
 check: $(VENV)/.ok ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check src tests alembic

@@ -262,7 +262,8 @@ class Stack:
         await undo.enter_async_context(self.redis)
         self.http = await undo.enter_async_context(
             aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=20), connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
+                timeout=aiohttp.ClientTimeout(total=20),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
             )
         )
         self._install_plugin()

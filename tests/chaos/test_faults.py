@@ -100,7 +100,6 @@ async def test_f03_a_job_killed_after_call_three_of_five_asks_six_times_at_most(
     await assert_invariants(stack)
 
 
-@fast
 @pytest.mark.parametrize(
     ("point", "extra"),
     [("run.after-model-answer-before-ledger", 1), ("run.after-ledger-before-next-step", 0)],
@@ -171,7 +170,6 @@ async def test_f05_a_rolling_restart_under_load_costs_nobody_anything(start: Sta
     assert waits < 5
 
 
-@fast
 async def test_f05_stopping_workers_with_a_long_queue_fails_no_job(start: Start) -> None:
     """A stop that comes while hints are being taken: none of them may be run by what is closing already."""
     stack = await start()
@@ -286,7 +284,6 @@ time_t time(time_t *t) {
 """
 
 
-@fast
 @pytest.mark.parametrize("skew_s", [3600, -3600])
 async def test_f29_clocks_that_are_an_hour_off_change_nothing(
     start: Start, tmp_path: Path, skew_s: int

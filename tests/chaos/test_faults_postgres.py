@@ -187,7 +187,6 @@ async def test_f17_too_many_clients_is_503_and_passes(start: Start) -> None:
     nobody_ended(stack)
 
 
-@fast
 async def test_f17_f18_a_locked_table_exhausts_the_pool_and_nothing_else(start: Start) -> None:
     stack = await start()
     stack.latency_s = 6
@@ -278,7 +277,6 @@ async def test_f35_after_an_outage_the_model_is_not_stormed(start: Start) -> Non
     assert set(stack.asked().values()) == {1}
 
 
-@fast
 async def test_f38_a_migration_there_and_back_under_traffic_is_503_at_worst(
     start: Start, tmp_path: Path
 ) -> None:

@@ -91,7 +91,6 @@ async def test_f11_while_redis_hangs_submits_are_accepted(start: Start) -> None:
     nobody_ended(stack)
 
 
-@fast
 async def test_f11_a_redis_that_answers_after_two_seconds_fails_no_submit(start: Start) -> None:
     stack = await start()
     stack.redis.delay(2.0)
@@ -151,7 +150,6 @@ async def test_f36_a_cancel_without_redis_reaches_the_model_call_within_2_s(star
     assert [message.json()["status"] for message in stack.receiver.received] == ["cancelled"]
 
 
-@fast
 async def test_f39_a_job_whose_hint_has_expired_after_days_is_run(start: Start) -> None:
     stack = await start()
     for worker in stack.workers:
