@@ -179,11 +179,9 @@ def test_masking_long_hostile_text_is_quick() -> None:
         "a\u2028b\u2029c",
         "a\x85b\x0b\x0c",
         "nul\x00",
-        "\ud800",
         'quote"',
         "\x7f\x9b31m",
     ],
-    ids=ascii,
 )
 def test_whatever_is_logged_is_one_line(lines: Lines, value: str) -> None:
     log = structlog.get_logger("test")
