@@ -160,7 +160,8 @@ class Managed:
     def send(self, number: signal.Signals) -> None:
         if number in {signal.SIGKILL, signal.SIGTERM}:
             self._killed = True
-        os.kill(self.pid, number)
+        assert self.child.process is not None
+        self.child.process.send_signal(number)  # to nobody, where it has ended: its pid may be another's by now
 
     def kill(self, *, again: bool = True) -> None:
         self.wanted = again
