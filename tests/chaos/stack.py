@@ -161,7 +161,9 @@ class Managed:
         if number in {signal.SIGKILL, signal.SIGTERM}:
             self._killed = True
         assert self.child.process is not None
-        self.child.process.send_signal(number)  # to nobody, where it has ended: its pid may be another's by now
+        self.child.process.send_signal(
+            number
+        )  # to nobody, where it has ended: its pid may be another's by now
 
     def kill(self, *, again: bool = True) -> None:
         self.wanted = again
