@@ -28,7 +28,7 @@ async def test_nothing_is_lost_owned_twice_or_paid_twice(start: Start, seed: int
     assert not ends, f"workers ended although nobody told them to: {ends}"
 
 
-FREEZES = f"run.before-finish=block:{3 * LEASE_S}@0.03#8"
+FREEZES = f"run.before-finish=block:{3 * LEASE_S}@0.02#4"
 """Freezes a worker where it hurts most: with the result in hand, just before it writes it."""
 
 
