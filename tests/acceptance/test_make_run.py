@@ -39,7 +39,7 @@ class Home:
         return Process(["llm-service", "run"], self.environment | extra, log)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home() -> Iterator[Home]:
     with tempfile.TemporaryDirectory(prefix="llm-run-", ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)
@@ -81,13 +81,18 @@ def test_from_nothing_to_a_result_and_nothing_left(home: Home) -> None:
 
 
 def test_a_second_start_keeps_secrets_and_jobs(home: Home) -> None:
+    with home.run() as run:
+        run.wait_for_output("is ready after")
+        job_id = curl(pasted_commands(run.output())[0])["job_id"]
+        run.send(signal.SIGINT)
+        assert run.wait() == 0
     kept = json.loads((home.state / "secrets.json").read_text())
     with home.run() as run:
         run.wait_for_output("is ready after")
         secret = kept["LLM_SERVICE_API_SECRET"]
         assert secret in run.output()
-        jobs = curl(f"curl -s http://127.0.0.1:{home.port}/api/v1/jobs -H 'X-API-Secret: {secret}'")
-        assert jobs["total"] == 1
+        job = curl(f"curl -s http://127.0.0.1:{home.port}/api/v1/jobs/{job_id} -H 'X-API-Secret: {secret}'")
+        assert job["job_id"] == job_id
 
         with home.run() as second:
             assert second.wait() == 2

