@@ -96,7 +96,6 @@ async def test_f15_a_server_that_became_read_only_and_writable_again(start: Star
 async def test_f16_while_postgres_is_away(start: Start, how: str) -> None:
     """503 with Retry-After in time, alive but not ready, workers idle, and back by itself."""
     stack = await start(lease_s=6)
-    bound_s = 2.5 if how == "stopped" else 8.0
     stack.latency_s = 20
     jobs = await stack.submit_many("f16", 4)
     await stack.wait_for_model(4)
@@ -122,7 +121,7 @@ async def test_f16_while_postgres_is_away(start: Start, how: str) -> None:
     print(f"postgres {how}: longest answer {worst:.2f} s, CPU of workers {max(spun) / away_s:.0%}")  # noqa: T201
     assert submits.statuses.keys() == {503}, submits.statuses
     assert reads.statuses.keys() == {503}, reads.statuses
-    assert worst < bound_s
+    assert worst < 2.5
     assert max(spun) < 0.3 * away_s, "a worker is spinning"
     assert stack.model.broken_off == 4, "the workers gave up what they could not hold"
     await stack.heal()
@@ -202,7 +201,7 @@ async def test_f17_f18_a_locked_table_exhausts_the_pool_and_nothing_else(start: 
         assert {status for status, _, _ in found} == {503}
         assert (await stack.call("GET", "/health/live"))[0] == 200
     await locker.close()
-    assert took < 8
+    assert took < 2.5
     assert (await stack.call("GET", READ))[0] == 200
     for job_id in jobs:
         job = await stack.wait_for(job_id)
