@@ -1,7 +1,6 @@
 """One POST to a model server: a total deadline, patience with 429 and 5xx, and none with other refusals."""
 
 import asyncio
-import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +10,17 @@ import msgspec
 import stamina
 
 from llm_service.errors import ModelRejected, ModelTimeout, ModelUnavailable
+from llm_service.llm.pace import Pace, spread
 from llm_service.retry_after import retry_after_s
 
 MAX_BODY = 5 * 1024 * 1024
 MAX_FAILURES = 3
 """How often a server error or a broken connection is tried again; a 429 is until the deadline."""
-RETRYABLE = frozenset({408, 409, 425, 429})
+TOO_MANY = 429
+RETRYABLE = frozenset({408, 409, 425, TOO_MANY})
 """Beside every 5xx."""
+SPENT = "insufficient_quota"
+"""What OpenAI calls an account without money, also by a 429: waiting does not fill it."""
 MAX_RETRY_AFTER_S = 60.0
 NAME = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,64}")
 """What a provider's code looks like. Anything else may be the caller's words."""
@@ -56,6 +59,7 @@ class ModelServer:
         self._timeout_s = timeout_s
         self._label = label
         self._first_wait_s = first_wait_s
+        self._pace = Pace()
 
     async def post(self, payload: Mapping[str, Any]) -> tuple[Any, int]:
         """Return the decoded answer and how many tries failed before it.
@@ -88,12 +92,19 @@ class ModelServer:
 
     async def _post_once(self, body: bytes) -> Any:
         try:
-            async with self._session.post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            ) as response:
+            async with (
+                self._pace.place() as begun_in,
+                self._session.post(
+                    self._url, data=body, headers=self._headers, allow_redirects=False
+                ) as response,
+            ):
                 text = await _read_capped(response)
                 if not 200 <= response.status < 300:
-                    raise self._refusal(response, text)
+                    refusal = self._refusal(response, text)
+                    if isinstance(refusal, _Transient) and refusal.limited:
+                        self._pace.note_refusal(begun_in, refusal.wait_s)
+                    raise refusal
+                self._pace.note_answer()
         except ValueError as error:  # aiohttp refuses to send it: a wrong URL, two kinds of credentials
             raise ModelRejected(
                 f"{self._label}: the request can't be sent ({type(error).__name__})."
@@ -107,10 +118,11 @@ class ModelServer:
 
     def _refusal(self, response: aiohttp.ClientResponse, text: bytes) -> Exception:
         status = response.status
-        said = f"HTTP {status}" + (f", {reason}" if (reason := self._reason(text)) else "")
-        if status in RETRYABLE or status >= 500:
+        reason = self._reason(text)
+        said = f"HTTP {status}" + (f", {reason}" if reason else "")
+        if (status in RETRYABLE or status >= 500) and SPENT not in reason:
             wait_s = retry_after_s(response.headers.get("Retry-After"), cap_s=MAX_RETRY_AFTER_S)
-            return _Transient(said, limited=status == 429, wait_s=wait_s)
+            return _Transient(said, limited=status == TOO_MANY, wait_s=wait_s)
         return ModelRejected(f"{self._label} refused the request: {said}.")
 
     def _reason(self, text: bytes) -> str:
@@ -145,8 +157,7 @@ class _Patience:
         self.failures += 1
         if not error.wait_s:
             return True  # also for "at once": the growing wait, not a busy loop
-        # Calls that were refused together were told the same: they must not come back together.
-        return error.wait_s * random.uniform(1.0, 1.5)  # noqa: S311 - spreads, hides nothing
+        return spread(error.wait_s)
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
