@@ -99,6 +99,10 @@ class Runtime:
             start_http_server(settings.metrics_port, addr=settings.host)
         log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))
 
+    def knows(self, workflow: str | None) -> bool:
+        """Whether this process can run a workflow; a hint that does not name one is worth a try."""
+        return workflow is None or workflow in self.workflows
+
     async def _hear_cancels(self) -> None:
         """Break off a run as soon as its job was cancelled; without Redis the next beat says the same."""
         while True:

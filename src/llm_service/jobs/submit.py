@@ -23,6 +23,7 @@ from llm_service.jobs.secrets import SecretBox
 from llm_service.jobs.store import intake
 from llm_service.jobs.store.intake import Accepted, NewJob
 from llm_service.jobs.store.leases import Hint
+from llm_service.jobs.turns import Turns
 from llm_service.logs import get_logger
 from llm_service.metrics import JOBS_SUBMITTED
 from llm_service.webhooks.address import check_url
@@ -75,6 +76,7 @@ class Desk:
         self._secrets = secrets
         self._allowed_hosts = allowed_hosts
         self._max_attempts = max_attempts
+        self._turns = Turns()
 
     def check(self, submission: Submission) -> int:
         """Check everything that can be checked without writing; the number of model calls to expect.
@@ -141,7 +143,10 @@ class Desk:
     async def _accept(self, accepted: Accepted, job: NewJob) -> Accepted:
         """The job is committed: now a worker may know."""
         await failpoints.hit("submit.after-commit-before-enqueue")
-        await self._queue.wake([Hint(job.id, 0, job.priority, accepted.queued_at)])
+        hint = Hint(job.id, 0, job.workflow_name, job.priority, accepted.queued_at)
+        await self._queue.wake(
+            [hint], behind=self._turns.take(job.user_id or job.username, accepted.queued_at)
+        )
         JOBS_SUBMITTED.labels(job.workflow_name).inc()
         log.info("job accepted", job_id=str(job.id), workflow=job.workflow_name, priority=job.priority)
         return accepted
