@@ -13,6 +13,7 @@ from llm_service.api.auth import GUARDED, SecretCheck
 from llm_service.api.body import MAX_BODY
 from llm_service.api.edge import Edge
 from llm_service.api.errors import EXCEPTION_HANDLERS
+from llm_service.api.leaving import leave_in_order
 from llm_service.api.openapi import openapi_config
 from llm_service.api.services import Services
 from llm_service.db import API_LIMITS, HEALTH_LIMITS, Database
@@ -35,7 +36,8 @@ def create_app(settings: Settings) -> Litestar:
     services = open_services(settings)
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        leave_in_order(app.state, settings.leave_delay)
         await look_around(services.database, services.queue)
         try:
             yield

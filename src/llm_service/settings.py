@@ -82,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     call_timeout: Seconds = 120
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
     shutdown_grace: Seconds = 25
+    leave_delay: Annotated[float, Meta(ge=0, le=300)] = 0
     lease: Annotated[float, Meta(ge=1, le=3600)] = 20
     priority_head_start: Annotated[float, Meta(ge=0, le=3600)] = 30
     prices: dict[str, tuple[Price, Price]] = {}
