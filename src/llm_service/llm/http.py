@@ -10,6 +10,7 @@ import msgspec
 import stamina
 
 from llm_service.errors import ModelRejected, ModelTimeout, ModelUnavailable
+from llm_service.llm.model import OnWait, Wait, unheard
 from llm_service.llm.pace import Pace, spread
 from llm_service.retry_after import retry_after_s
 
@@ -61,13 +62,13 @@ class ModelServer:
         self._first_wait_s = first_wait_s
         self._pace = Pace()
 
-    async def post(self, payload: Mapping[str, Any]) -> tuple[Any, int]:
-        """Return the decoded answer and how many tries failed before it.
+    async def post(self, payload: Mapping[str, Any], on_wait: OnWait = unheard) -> tuple[Any, int]:
+        """Return the decoded answer and how many tries failed before it; tell of each failure that is waited for.
 
         Raises `ModelUnavailable`, `ModelRejected` or `ModelTimeout`; no message repeats key or prompt.
         """
         body = msgspec.json.encode(payload)
-        patience = _Patience()
+        patience = _Patience(on_wait)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post_patiently(body, patience), patience.failures
@@ -141,9 +142,10 @@ class ModelServer:
 class _Patience:
     """Decides on each failure whether to wait, and how long."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: OnWait) -> None:
         self.failures = 0
         self.last = ""
+        self._on_wait = on_wait
         self._unlimited = 0
 
     def wait(self, error: Exception) -> bool | float:
@@ -155,9 +157,10 @@ class _Patience:
             if self._unlimited > MAX_FAILURES:
                 return False
         self.failures += 1
-        if not error.wait_s:
-            return True  # also for "at once": the growing wait, not a busy loop
-        return spread(error.wait_s)
+        # Also for "at once" the growing wait, not a busy loop.
+        seconds = spread(error.wait_s) if error.wait_s else None
+        self._on_wait(Wait(self.failures, self.last, seconds))
+        return seconds or True
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -453,3 +454,29 @@ async def test_a_flood_of_one_user_does_not_make_the_others_wait(
         for job_id in jobs:
             await wait_for(job_id)
     assert gate.order[:7] == ["a0", "b0", "a1", "b1", "a2", "b2", "a3"]
+
+
+async def test_a_job_that_waits_for_its_provider_says_so(
+    submit: Submit,
+    wait_for: WaitFor,
+    with_model: Settings,
+    model_server: ModelServer,
+    sql: asyncpg.Connection,
+) -> None:
+    model_server.script = [Reply(status=429, headers={"Retry-After": "2"}), Reply(text="Brno.")]
+    async with working(with_model):
+        job_id = await submit()
+        async with asyncio.timeout(10):
+            while not (said := await sql.fetchval("SELECT error_message FROM llm_calls")):
+                await asyncio.sleep(0.02)
+        assert re.fullmatch(
+            r"waiting for openai: HTTP 429, next try at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", said
+        )
+        assert (await sql.fetchrow("SELECT status, retries FROM llm_calls")) == ("running", 1)
+        assert (await wait_for(job_id, "processing"))["attempt"] == 1
+        assert (await wait_for(job_id))["status"] == "completed"
+    assert await sql.fetchrow("SELECT status, retries, error_message FROM llm_calls") == (
+        "succeeded",
+        1,
+        None,
+    )
