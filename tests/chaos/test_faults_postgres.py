@@ -241,7 +241,7 @@ async def test_f18_half_a_second_of_latency_costs_no_lease(start: Start) -> None
     jobs = await stack.submit_many("f18", 10)
     await stack.wait_for_model(10)
     for proxy in stack.pg.values():
-        proxy.delay(0.5)
+        proxy.delay(0.25)  # each way
     async with Load(stack, 2, prefix="f18-slow") as load:
         for job_id in jobs:
             job = await stack.wait_for(job_id)
