@@ -18,7 +18,7 @@ from llm_service.api.openapi import openapi_config
 from llm_service.api.services import Services
 from llm_service.db import API_LIMITS, HEALTH_LIMITS, Database
 from llm_service.jobs.queue import JobQueue, connect
-from llm_service.jobs.secrets import SecretBox, check_service_secret
+from llm_service.jobs.secrets import SecretBox, check_service_secrets
 from llm_service.jobs.submit import Desk
 from llm_service.llm import check_model
 from llm_service.logs import configure_logs, get_logger
@@ -32,7 +32,7 @@ log = get_logger(__name__)
 def create_app(settings: Settings) -> Litestar:
     """The ASGI application. Connects to nothing until it is used; a wrong setting is refused here."""
     check_model(settings)
-    check_service_secret(settings.webhook_secret)
+    check_service_secrets(settings.webhook_secret)
     services = open_services(settings)
 
     @asynccontextmanager
@@ -58,6 +58,7 @@ def create_app(settings: Settings) -> Litestar:
                     job.cancel_job,
                     job.cancel_workflow,
                     job.retry_job,
+                    job.redeliver_webhook,
                 ],
             ),
             health.health,

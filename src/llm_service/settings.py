@@ -71,12 +71,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anthropic_base_url: str = "https://api.anthropic.com"
     openrouter_api_key: Secret | None = None
     openrouter_base_url: str = "https://openrouter.ai/api/v1"
-    webhook_secret: Secret | None = None
+    webhook_secret: tuple[Secret, ...] = ()
     webhook_allowed_hosts: tuple[str, ...] = ()
     encryption_keys: tuple[Secret, ...] = ()
     admin_password: Secret | None = None
     worker_concurrency: Count = 100
-    webhook_concurrency: Count = 32
+    webhook_concurrency: Count = 512
     api_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     job_timeout: Seconds = 300
     call_timeout: Seconds = 120
@@ -118,7 +118,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         raise SettingsInvalid(_explain(error)) from None
 
 
-LISTS = {"api_secret", "webhook_allowed_hosts", "encryption_keys"}
+LISTS = {"api_secret", "webhook_secret", "webhook_allowed_hosts", "encryption_keys"}
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 

@@ -97,6 +97,7 @@ class WorkerProcess:
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing more; finish what ends within the grace, give the rest back."""
+        self.runtime.reporter.stop()
         for worker in self._workers:
             worker.stop_picking()
         await asyncio.gather(*(worker.drain(grace_s) for worker in self._workers))
@@ -175,6 +176,7 @@ async def close_runtime(ctx: dict[str, Any]) -> None:
     if "runtime" not in ctx:
         return  # the start failed, and has said why
     ctx["companion"].stop_picking()
+    ctx["runtime"].reporter.stop()
     await ctx["companion"].drain(5.0)
     await end_task(ctx["loop"])
     await ctx["companion"].close()

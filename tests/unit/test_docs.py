@@ -120,7 +120,7 @@ def test_receivers_in_python_verify_as_shown(secret: str) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGES[ROOT / "docs/webhooks.md"], re.DOTALL | re.MULTILINE)
     exec(blocks[0], shown)
     body = b'{"event": "workflow.completed"}'
-    headers = signature_headers(secret, "msg_1", datetime.now(UTC), body)
+    headers = signature_headers([secret], "msg_1", datetime.now(UTC), body)
     assert shown["verified"](secret, headers, body) == {"event": "workflow.completed"}
     with pytest.raises(WebhookVerificationError):
         shown["verified"](secret, headers, body.replace(b"completed", b"cancelled"))
