@@ -65,7 +65,7 @@ class Load:
     async def add(self, url: str | None = None) -> Hint:
         job = NewJob(id=uuid7(), workflow_name="completion", priority=0, input_json=PROMPT, webhook_url=url)
         accepted = await intake.add(self.database, job)
-        return Hint(job.id, 0, 0, accepted.queued_at)
+        return Hint(job.id, 0, job.workflow_name, 0, accepted.queued_at)
 
     async def submit(self, *urls: str | None) -> list[UUID]:
         """Commit all, then wake the worker once."""

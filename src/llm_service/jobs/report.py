@@ -111,6 +111,7 @@ class Reporter:
         self._service_secrets = service_secrets
         self._lanes = Lanes(slots)
         self._turns = asyncio.Semaphore(DATABASE_TURNS)
+        self._turns_to_settle = asyncio.Semaphore(DATABASE_TURNS)
         self._is_stopping = False
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self._now = now
@@ -185,13 +186,13 @@ class Reporter:
         result = TryResult(
             status_code=answer.status, latency_ms=answer.latency_ms, response=answer.text, error=answer.error
         )
-        hint = await insist(
-            lambda: self._in_turn(
+        # In turns of their own: hundreds of tries that end together must not hold up one that begins.
+        async with self._turns_to_settle:
+            hint = await insist(
                 lambda: deliveries.settle(
                     self._database, job_id, lease.token, result, state=state, retry_in_s=retry_in_s
                 )
             )
-        )
         WEBHOOK_TRIES.labels(state.value).inc()
         log.info(
             "webhook tried",
