@@ -263,8 +263,11 @@ async def test_every_answer_has_the_security_headers_once(client: httpx.AsyncCli
         assert "server" not in answer.headers
 
 
+SCHEMA = ("/schema/nothing", "/schema/openapi.yaml", "/schema/swagger", "/schema/<script>", "/schema/x/y")
+
+
 async def test_what_is_not_there_is_404_in_the_envelope(client: httpx.AsyncClient) -> None:
-    for path in ("/", "/nothing", "/api/v1", "/api/v1/nothing", "/api/v1/jobs/x/y/z", "/health/x"):
+    for path in ("/", "/nothing", "/api/v1", "/api/v1/nothing", "/api/v1/jobs/x/y/z", "/health/x", *SCHEMA):
         answer = await client.get(path, headers=AUTH)
         assert answer.status_code == 404, path
         assert answer.json() == {

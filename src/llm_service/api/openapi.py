@@ -10,7 +10,7 @@ from inspect import cleandoc
 from typing import Any
 
 import msgspec
-from litestar import Litestar, Request
+from litestar import Litestar, Request, Response, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -34,6 +34,7 @@ from llm_service.api.openapi_facts import (
     unrouted,
     webhook,
 )
+from llm_service.errors import RouteNotFound
 from llm_service.jobs.report import WebhookBody
 
 STOCK_PHRASES = {"Request fulfilled, document follows", "Request accepted, processing continues off-line"}
@@ -59,12 +60,22 @@ class DocumentPlugin(JsonRenderPlugin):
         return self._rendered
 
 
+def in_the_envelope(response: Response[Any]) -> Response[Any]:
+    """Litestar answers what is not there below /schema itself, with a page of HTML."""
+    if response.status_code == 404:
+        raise RouteNotFound("There is nothing at this address.")
+    return response
+
+
 def openapi_config() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="llm-service",
         version=__version__,
         description=DESCRIPTION,
         path="/schema",
+        openapi_router=Router(
+            "/schema", route_handlers=[], include_in_schema=False, after_request=in_the_envelope
+        ),
         # The viewers would load their scripts from elsewhere: the document alone is served.
         render_plugins=[DocumentPlugin()],
         tags=[
