@@ -22,6 +22,7 @@ from llm_service.jobs.run import Runner
 from llm_service.jobs.secrets import SecretBox, check_service_secrets
 from llm_service.jobs.store import upkeep
 from llm_service.llm import check_model, open_llm, open_prices
+from llm_service.llm.http import open_session as open_model_session
 from llm_service.logs import get_logger
 from llm_service.settings import Settings
 from llm_service.startup import look_around
@@ -56,12 +57,7 @@ class Runtime:
 
     async def open(self) -> None:
         settings = self.settings
-        models = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
-        )
+        models = open_model_session()
         receivers = open_session(settings.webhook_allowed_hosts)
         self._sessions = [models, receivers]
         self.heartbeat = Heartbeat(

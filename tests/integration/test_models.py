@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +16,7 @@ from tests.fakes.model_server import Reply
 from llm_service.errors import JobFailure, ModelRejected, ModelTimeout, ModelUnavailable
 from llm_service.llm import open_llm
 from llm_service.llm.anthropic import MessagesModel
-from llm_service.llm.http import MAX_BODY, ModelServer
+from llm_service.llm.http import MAX_BODY, ModelServer, open_session
 from llm_service.llm.model import Message, Model, ModelRequest
 from llm_service.llm.openai import ChatModel
 from llm_service.settings import Settings, load_settings
@@ -584,3 +585,77 @@ async def test_every_failure_is_one_of_the_models(
         await chat().answer(REQUEST)
     shown = caught.value.message + repr(caught.value) + caplog.text
     assert "canary" not in shown
+
+
+# --- an answer that was cut off ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+async def test_a_completion_says_whether_it_was_cut_off(
+    chat: Open, model_server: FakeServer, finish: str
+) -> None:
+    model_server.script = [Reply(text="The river", finish=finish)]
+    answer = await chat().answer(REQUEST)
+    assert (answer.text, answer.is_cut_off) == ("The river", finish == "length")
+
+
+@pytest.mark.parametrize("finish", ["end_turn", "max_tokens", "model_context_window_exceeded"])
+async def test_a_message_says_whether_it_was_cut_off(
+    claude: Open, model_server: FakeServer, finish: str
+) -> None:
+    model_server.script = [Reply(text="The river", finish=finish)]
+    answer = await claude().answer(REQUEST)
+    assert (answer.text, answer.is_cut_off) == ("The river", finish != "end_turn")
+
+
+# --- what the environment adds ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ~/.netrc with a password for every host that a test calls."""
+    place = tmp_path / "netrc"
+    place.write_text(
+        "machine 127.0.0.1 login somebody password netrc-canary\ndefault login x password netrc-canary\n"
+    )
+    monkeypatch.setenv("NETRC", str(place))
+
+
+@pytest.mark.parametrize("model", ["openai:m-1", "anthropic:c-1"])
+async def test_s48_passwords_of_netrc_are_not_sent(model: str, model_server: FakeServer, netrc: None) -> None:
+    async with open_session() as session:
+        await open_llm(settings_for(model_server, model), session).answer(REQUEST)
+    [headers] = model_server.headers
+    expected = {"openai:m-1": f"Bearer {KEY}", "anthropic:c-1": None}[model]
+    assert headers.get("Authorization") == expected
+
+
+async def test_s48_model_calls_go_through_the_proxy_of_the_environment_with_its_password_alone(
+    model_server: FakeServer, netrc: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    settings = settings_for(model_server, "openai:m-1")
+    async with proxy, open_session() as session:
+        for user, sent in (("", None), ("me:pw@", b"Basic bWU6cHc=")):
+            heard.clear()
+            monkeypatch.setenv("http_proxy", f"http://{user}127.0.0.1:{port}")
+            monkeypatch.setenv("no_proxy", "elsewhere.example")
+            with pytest.raises(ModelRejected):
+                await open_llm(settings, session).answer(REQUEST)
+            [head] = heard
+            assert head.startswith(f"POST {model_server.url}/chat/completions HTTP/1.1\r\n".encode())
+            fields = dict(line.split(b": ", 1) for line in head.strip().split(b"\r\n")[1:])
+            assert fields.get(b"Proxy-Authorization") == sent
+            assert fields[b"Authorization"] == f"Bearer {KEY}".encode()
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        await open_llm(settings, session).answer(REQUEST)
+    assert len(model_server.requests) == 1

@@ -4,6 +4,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -26,6 +28,27 @@ MAX_RETRY_AFTER_S = 60.0
 NAME = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,64}")
 """What a provider's code looks like. Anything else may be the caller's words."""
 MIN_KEY = 8
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The connections to model servers. Closing it is the caller's.
+
+    Not aiohttp's `trust_env`: beside the proxies it takes passwords from ~/.netrc and sends them along.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a URL."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return getproxies_environment().get(parts.scheme)
 
 
 class _Transient(Exception):
@@ -96,7 +119,11 @@ class ModelServer:
             async with (
                 self._pace.place() as begun_in,
                 self._session.post(
-                    self._url, data=body, headers=self._headers, allow_redirects=False
+                    self._url,
+                    data=body,
+                    headers=self._headers,
+                    allow_redirects=False,
+                    proxy=proxy_for(self._url),
                 ) as response,
             ):
                 text = await _read_capped(response)
