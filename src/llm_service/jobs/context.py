@@ -30,6 +30,8 @@ Answer again, with one JSON object that matches the schema and nothing else."""
 SCHEMA = """Answer with one JSON object that matches this JSON Schema, and nothing else:
 {schema}"""
 
+CUT_OFF = "the answer was cut off at the model's output limit"
+
 
 class LeaseLost(Exception):
     """The job is no longer ours: stop, write nothing."""
@@ -90,6 +92,8 @@ class JobContext:
             raise
         await failpoints.hit("run.after-model-answer-before-ledger")
         text = storable(answer.text)
+        if answer.is_cut_off:
+            log.warning("the model's answer was cut off at its output limit", step=step)
         cost = self._prices.cost_usd(self._model.provider, self._model.name, answer)
         await self._end(
             call_id,
@@ -100,6 +104,7 @@ class JobContext:
                 output_tokens=answer.output_tokens,
                 cost_usd=cost,
                 retries=answer.retries,
+                error_message=CUT_OFF if answer.is_cut_off else None,
             ),
         )
         await failpoints.hit("run.after-ledger-before-next-step")
@@ -134,7 +139,7 @@ class JobContext:
                 raise
             finally:
                 await _end_all(notes)
-        MODEL_CALLS.labels(provider, "ok").inc()
+        MODEL_CALLS.labels(provider, "cut_off" if answer.is_cut_off else "ok").inc()
         MODEL_TOKENS.labels(provider, "input").inc(answer.input_tokens or 0)
         MODEL_TOKENS.labels(provider, "output").inc(answer.output_tokens or 0)
         return answer

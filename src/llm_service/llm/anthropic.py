@@ -10,6 +10,8 @@ from llm_service.llm.model import ModelAnswer, ModelRequest, OnWait, token_count
 
 VERSION = "2023-06-01"
 
+CUT_OFF = ("max_tokens", "model_context_window_exceeded")
+
 
 class _Block(msgspec.Struct):
     type: str
@@ -49,6 +51,7 @@ class MessagesModel:
             input_tokens=token_count(message.usage, "input_tokens"),
             output_tokens=token_count(message.usage, "output_tokens"),
             retries=retries,
+            is_cut_off=message.stop_reason in CUT_OFF,
         )
 
     def _payload(self, request: ModelRequest) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int | None = None
     output_tokens: int | None = None
     retries: int = 0
+    is_cut_off: bool = False
+    """The model reached its output limit before it was done."""
 
 
 MOST_TOKENS = 100_000_000

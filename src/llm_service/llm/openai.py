@@ -52,6 +52,7 @@ class ChatModel:
             input_tokens=token_count(completion.usage, "prompt_tokens"),
             output_tokens=token_count(completion.usage, "completion_tokens"),
             retries=retries,
+            is_cut_off=completion.choices[0].finish_reason == "length",
         )
 
     def _payload(self, request: ModelRequest) -> dict[str, Any]:

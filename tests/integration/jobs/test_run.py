@@ -480,3 +480,28 @@ async def test_a_job_that_waits_for_its_provider_says_so(
         1,
         None,
     )
+
+
+async def test_a_text_that_was_cut_off_is_kept_and_flagged(
+    with_model: Settings,
+    submit: Submit,
+    wait_for: WaitFor,
+    model_server: ModelServer,
+    sql: asyncpg.Connection,
+) -> None:
+    model_server.script = [Reply(text="The river rose and", finish="length")]
+    async with working(with_model):
+        row = await wait_for(await submit())
+    assert (row["status"], json.loads(row["result"])) == ("completed", {"text": "The river rose and"})
+    [call] = await sql.fetch("SELECT status, error_code, error_message FROM llm_calls")
+    assert tuple(call) == ("succeeded", None, "the answer was cut off at the model's output limit")
+
+
+async def test_a_structured_answer_that_was_cut_off_is_repaired_once_and_then_fails(
+    with_model: Settings, submit: Submit, wait_for: WaitFor, model_server: ModelServer
+) -> None:
+    model_server.script = [Reply(text='{"contacts": [{"name": "Ev', finish="length")]
+    async with working(with_model):
+        row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
+    assert (row["status"], row["error_code"]) == ("failed", "OutputValidationError")
+    assert len(model_server.requests) == 2
