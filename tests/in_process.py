@@ -11,7 +11,9 @@ from llm_service.settings import Settings
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    settings: Settings, wire: type[httpx.ASGITransport] = httpx.ASGITransport
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a new app. The app's lifespan has a task of its own: it must end in the task it began in."""
     app = create_app(settings)
     ready, stop = asyncio.Event(), asyncio.Event()
@@ -23,7 +25,7 @@ async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
     task = asyncio.create_task(live())
     await ready.wait()
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = wire(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
     stop.set()

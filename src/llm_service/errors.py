@@ -237,4 +237,4 @@ class WorkflowError(JobFailure):
 
 
 class BudgetExceeded(JobFailure):
-    """The job used more calls or tokens than a job may."""
+    """The job wanted another call after it had used up its calls, tokens or cost."""

@@ -10,6 +10,8 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 JOBS_SUBMITTED = Counter("llm_jobs_submitted", "Jobs committed", ["workflow"])
+SUBMITS_REFUSED = Counter("llm_submits_refused", "Submits over a limit", ["limit"])
+WRONG_SECRETS = Counter("llm_wrong_secrets", "Requests with a wrong API secret")
 JOBS_FINISHED = Counter(
     "llm_jobs_finished", "Jobs ended by this worker", ["workflow", "status", "error_code"]
 )

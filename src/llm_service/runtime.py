@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from llm_service.db import BEAT_LIMITS, WORKER_LIMITS, Database
 from llm_service.errors import ServiceUnavailable
+from llm_service.jobs.context import Budget
 from llm_service.jobs.heartbeat import Heartbeat
 from llm_service.jobs.queue import CANCELS, REDIS_ERRORS, JobQueue, connect
 from llm_service.jobs.report import Reporter
@@ -72,6 +73,11 @@ class Runtime:
             prices=self.prices,
             worker=self.name,
             job_timeout_s=settings.job_timeout,
+            budget=Budget(
+                calls=settings.max_calls_per_job,
+                tokens=settings.max_tokens_per_job,
+                cost_usd=settings.max_cost_per_job,
+            ),
         )
         self.reporter = Reporter(
             database=self.database,

@@ -36,6 +36,8 @@ MIN_SECRET = 16
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
+OrOff = Annotated[int, Meta(ge=0, le=10_000_000)]
+"""A limit; 0 is none."""
 Price = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
@@ -81,6 +83,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     job_timeout: Seconds = 300
     call_timeout: Seconds = 120
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    submit_rate: OrOff = 0
+    user_submit_rate: OrOff = 0
+    max_backlog: OrOff = 100_000
+    max_calls_per_job: OrOff = 1000
+    max_tokens_per_job: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
+    max_cost_per_job: Price = 0
     shutdown_grace: Seconds = 25
     leave_delay: Annotated[float, Meta(ge=0, le=300)] = 0
     lease: Annotated[float, Meta(ge=1, le=3600)] = 20

@@ -1,5 +1,8 @@
 """The secret, and what every answer carries: an id, the security headers, the one envelope, nothing of the secret."""
 
+import hashlib
+import hmac
+import itertools
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -7,11 +10,20 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import structlog
 from litestar import Litestar, get
 from tests.conftest import AUTH, SECRET
 from tests.in_process import serving
 
-from llm_service.api.auth import GUARDED, is_guarded
+from llm_service.api.auth import (
+    GUARDED,
+    MOST_PEERS,
+    MOST_WRONG,
+    WINDOW_S,
+    SecretCheck,
+    WrongTries,
+    is_guarded,
+)
 from llm_service.app import create_app
 from llm_service.settings import Secret, Settings
 
@@ -38,6 +50,22 @@ def routes(settings: Settings) -> list[str]:
     found = guarded_routes(create_app(settings))
     assert {"/api/v1/workflow", "/api/v1/jobs", f"/api/v1/jobs/{NOBODY}"} <= set(found)
     return found
+
+
+class ManyPeers(httpx.ASGITransport):
+    """Each request comes from an address of its own: none has tried too often."""
+
+    numbers = itertools.count()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.client = (f"peer-{next(self.numbers)}", 1)
+        return await super().handle_async_request(request)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(settings, ManyPeers) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)
@@ -306,3 +334,85 @@ async def test_a_bug_is_500_with_the_id_that_leads_to_it(settings: Settings) -> 
         assert SECURITY.items() <= answer.headers.items()
         assert answer.headers["x-request-id"] == "r-17"
         await refused_body(client, "GET", "/api/v1/broken")
+
+
+# --- 20 wrong ones a minute -------------------------------------------------------------------------------
+
+
+async def test_s06_of_one_peer_20_wrong_secrets_a_minute_are_401_and_further_ones_429(
+    settings: Settings,
+) -> None:
+    app = create_app(settings)
+    statuses: dict[str, list[int]] = {}
+    for peer in ("192.0.2.1", "192.0.2.2"):
+        transport = httpx.ASGITransport(app=app, client=(peer, 1))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answers = [
+                await client.get(
+                    "/api/v1/workflows",
+                    # An address that the caller chooses counts for nothing.
+                    headers={"X-API-Secret": f"wrong-{number}", "X-Forwarded-For": f"198.51.100.{number}"},
+                )
+                for number in range(23)
+            ]
+            statuses[peer] = [answer.status_code for answer in answers]
+            assert answers[-1].json()["detail"]["error"] == "TooManyRequests"
+            assert 1 <= int(answers[-1].headers["Retry-After"]) <= WINDOW_S
+            assert (await client.get("/api/v1/workflows")).status_code == 401, "no secret is no try"
+            assert (await client.get("/api/v1/workflows", headers=AUTH)).status_code == 200, (
+                "a right one passes"
+            )
+    assert statuses == {peer: [401] * MOST_WRONG + [429] * 3 for peer in ("192.0.2.1", "192.0.2.2")}
+
+
+def test_s06_a_minute_later_there_are_20_more() -> None:
+    moment = 1000.0
+    tries = WrongTries(lambda: moment)
+    assert [tries.note("a") for _ in range(MOST_WRONG + 1)] == [0.0] * MOST_WRONG + [WINDOW_S]
+    moment += 59.5
+    assert tries.note("a") == 0.5
+    moment += 0.5
+    assert tries.note("a") == 0.0
+
+
+def test_s06_what_is_kept_of_peers_is_bounded() -> None:
+    tries = WrongTries(lambda: 0.0)
+    for number in range(MOST_PEERS + 50):
+        tries.note(str(number))
+    assert len(tries._peers) == MOST_PEERS
+
+
+def test_s04_every_secret_is_compared_and_by_compare_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    digest = hmac.compare_digest
+
+    def note(sent: bytes, ours: bytes) -> bool:
+        compared.append((sent, ours))
+        return digest(sent, ours)
+
+    monkeypatch.setattr(hmac, "compare_digest", note)
+    check = SecretCheck(
+        [Secret("first-secret-0123"), Secret("second-secret-012"), Secret("third-secret-0123")]
+    )
+    for sent in (b"first-secret-0123", b"third-secret-0123", b"wrong"):
+        compared.clear()
+        check.client([sent])
+        assert [ours for _, ours in compared] == [
+            b"first-secret-0123",
+            b"second-secret-012",
+            b"third-secret-0123",
+        ]
+
+
+def test_s05_the_log_says_which_secret_was_used_by_the_start_of_its_hash() -> None:
+    check = SecretCheck([Secret(SECRET), Secret(OTHER_SECRET)])
+    named = [check.client([secret.encode()]) for secret in (SECRET, OTHER_SECRET)]
+    assert named == [hashlib.sha256(secret.encode()).hexdigest()[:8] for secret in (SECRET, OTHER_SECRET)]
+
+
+async def test_s05_each_request_logs_its_client(client: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await client.get("/api/v1/workflows", headers=AUTH)
+        await client.get("/api/v1/workflows")
+    noted = [line.get("client") for line in lines if line["event"] == "request"]
+    assert noted == [hashlib.sha256(SECRET.encode()).hexdigest()[:8], None]

@@ -313,19 +313,22 @@ BODY_CODES = {
     "413 BodyTooLarge",
     "415 UnsupportedMediaType",
     "422 ValidationError",
+    "429 TooManyRequests",
     "500 InternalError",
 }
 SUBMISSION_CODES = BODY_CODES | {"422 UnknownWorkflow", "422 InvalidInputData", "422 UnsafeWebhookURL"}
-JOB_CODES = {"401 InvalidAPISecret", "404 JobNotFound", "500 InternalError", "503 ServiceUnavailable"}
+JOB_CODES = {
+    *("401 InvalidAPISecret", "404 JobNotFound", "429 TooManyRequests", "500 InternalError"),
+    "503 ServiceUnavailable",
+}
 CODES = {
-    "POST /api/v1/workflow": SUBMISSION_CODES
-    | {"422 IdempotencyKeyReused", "429 TooManyRequests", "503 ServiceUnavailable"},
+    "POST /api/v1/workflow": SUBMISSION_CODES | {"422 IdempotencyKeyReused", "503 ServiceUnavailable"},
     "POST /api/v1/workflow/validate": SUBMISSION_CODES,
-    "GET /api/v1/workflows": {"401 InvalidAPISecret", "500 InternalError"},
+    "GET /api/v1/workflows": {"401 InvalidAPISecret", "429 TooManyRequests", "500 InternalError"},
     "GET /api/v1/jobs": {
         *("400 InvalidLimitResults", "400 InvalidStatusFilter", "400 InvalidUserID", "400 InvalidCursor"),
         *("400 InvalidTimeRange", "400 ConflictingFilters", "401 InvalidAPISecret", "422 ValidationError"),
-        *("500 InternalError", "503 ServiceUnavailable"),
+        *("429 TooManyRequests", "500 InternalError", "503 ServiceUnavailable"),
     },
     "DELETE /api/v1/jobs/bulk": BODY_CODES
     | {"400 EmptyJobIdsList", "400 InvalidJobIDs", "503 ServiceUnavailable"},
@@ -337,7 +340,6 @@ CODES = {
     "POST /api/v1/jobs/{job_id}/retry": JOB_CODES
     | {
         *("409 JobNotRetryable", "422 UnknownWorkflow", "422 InvalidInputData", "422 UnsafeWebhookURL"),
-        "429 TooManyRequests",
     },
 }
 
@@ -367,7 +369,7 @@ def test_every_route_documents_what_its_kind_gives(operations: dict[str, Node]) 
         if "/api/v1/" not in name:
             assert not codes, name
             continue
-        assert codes >= {"401 InvalidAPISecret", "500 InternalError"}, name
+        assert codes >= {"401 InvalidAPISecret", "429 TooManyRequests", "500 InternalError"}, name
         assert "{job_id}" not in name or codes >= JOB_CODES, name
         assert "requestBody" not in operation or codes >= BODY_CODES, name
 

@@ -3,6 +3,7 @@
 It stands outside Litestar, so that what no route answers (404, 405) passes through it too.
 """
 
+import math
 import re
 import time
 from typing import Any
@@ -13,11 +14,11 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from llm_service.api.auth import SecretCheck, is_guarded
+from llm_service.api.auth import SecretCheck, WrongTries, is_guarded, sent_secrets
 from llm_service.api.errors import envelope
-from llm_service.errors import InvalidAPISecret
+from llm_service.errors import InvalidAPISecret, RequestError, TooManyRequests
 from llm_service.logs import get_logger
-from llm_service.metrics import REQUEST_SECONDS, REQUESTS
+from llm_service.metrics import REQUEST_SECONDS, REQUESTS, WRONG_SECRETS
 
 log = get_logger("llm_service.access")
 
@@ -37,6 +38,7 @@ class Edge:
     def __init__(self, inner: ASGIApp, check: SecretCheck) -> None:
         self._inner = inner
         self._check = check
+        self._wrong = WrongTries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -61,12 +63,33 @@ class Edge:
             await send(message)
 
         try:
-            if is_guarded(scope["path"]) and not self._check.passes(scope["headers"]):
-                await _refuse(send_on)
+            refusal = self._refusal(scope) if is_guarded(scope["path"]) else None
+            if refusal is not None:
+                await _refuse(send_on, refusal)
             else:
                 await self._inner(scope, receive, send_on)
         finally:
             _note(scope, status, time.perf_counter() - started)
+
+    def _refusal(self, scope: Any) -> RequestError | None:
+        """None for a request with a secret of ours, whose client it notes."""
+        sent = sent_secrets(scope["headers"])
+        client = self._check.client(sent)
+        if client is not None:
+            scope["state"]["client"] = client
+            return None
+        if not any(sent):
+            return InvalidAPISecret()
+        WRONG_SECRETS.inc()
+        # The peer of the connection: X-Forwarded-For may say anything.
+        peer = str((scope.get("client") or ("",))[0])
+        if not (left_s := self._wrong.note(peer)):
+            return InvalidAPISecret()
+        log.warning("too many wrong secrets", peer=peer)
+        return TooManyRequests(
+            "Too many wrong secrets from this address; try again after Retry-After.",
+            retry_after_s=math.ceil(left_s),
+        )
 
 
 def _request_id(scope: Any) -> str:
@@ -74,10 +97,11 @@ def _request_id(scope: Any) -> str:
     return sent.decode() if USABLE_ID.fullmatch(sent) else uuid7().hex
 
 
-async def _refuse(send: Send) -> None:
-    body = msgspec.json.encode(envelope(InvalidAPISecret()))
+async def _refuse(send: Send, error: RequestError) -> None:
+    body = msgspec.json.encode(envelope(error))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
@@ -87,4 +111,12 @@ def _note(scope: Any, status: int, seconds: float) -> None:
     REQUESTS.labels(scope["method"], route, status).inc()
     REQUEST_SECONDS.labels(route).observe(seconds)
     write = log.debug if route.startswith(QUIET_ROUTES) else log.info
-    write("request", method=scope["method"], path=scope["path"], status=status, ms=round(seconds * 1000, 1))
+    write(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        ms=round(seconds * 1000, 1),
+        # Which secret: when an old one was last used.
+        **({"client": client} if (client := scope["state"].get("client")) else {}),
+    )

@@ -187,7 +187,12 @@ EXAMPLES: Mapping[str, RequestError] = {
 
 
 def documented(**kinds: tuple[type[RequestError], ...]) -> dict[int, ResponseSpec]:
-    """Entries for a route's `responses`, the statuses as `s400=(InvalidCursor, ...)`. Each code has its example."""
+    """Entries for a route's `responses`, the statuses as `s400=(InvalidCursor, ...)`. Each code has its example.
+
+    Where a secret is asked for, too many wrong ones are 429.
+    """
+    if "s401" in kinds:
+        kinds = {"s429": (TooManyRequests,)} | kinds
     return {
         int(status[1:]): ResponseSpec(
             data_container=ErrorResponse,

@@ -251,7 +251,9 @@ class JobRetryResponse(WorkflowSubmitResponse, frozen=True, kw_only=True):
 )
 async def retry_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[JobRetryResponse]:
     earlier = parse_job_id(job_id)
-    accepted = await services_of(request).desk.retry(earlier, request_id=request.state.request_id)
+    services = services_of(request)
+    await services.limits.check(request.state.client, None)
+    accepted = await services.desk.retry(earlier, request_id=request.state.request_id)
     where = f"/api/v1/jobs/{accepted.job_id}"
     answer = JobRetryResponse(
         job_id=accepted.job_id,

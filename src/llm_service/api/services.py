@@ -6,6 +6,7 @@ import msgspec
 from litestar import Request
 
 from llm_service.db import Database
+from llm_service.jobs.limits import SubmitLimits
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.submit import Desk
 from llm_service.settings import Settings
@@ -17,6 +18,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     health_database: Database
     queue: JobQueue
     desk: Desk
+    limits: SubmitLimits
 
 
 def services_of(request: Request[Any, Any, Any]) -> Services:

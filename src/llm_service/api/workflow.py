@@ -162,8 +162,11 @@ async def submit_workflow(
     once = None
     if idempotency_key is not None:
         once = IdempotencyClaim(_checked_key(idempotency_key), hashlib.sha256(await request.body()).digest())
-    accepted, is_replay = await services_of(request).desk.submit(
-        _submission(data), request_id=request.state.request_id, once=once
+    submission = _submission(data)
+    services = services_of(request)
+    await services.limits.check(request.state.client, submission.user_id or submission.username)
+    accepted, is_replay = await services.desk.submit(
+        submission, request_id=request.state.request_id, once=once
     )
     where = f"/api/v1/jobs/{accepted.job_id}"
     answer = WorkflowSubmitResponse(

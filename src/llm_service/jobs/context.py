@@ -5,16 +5,17 @@ A step that an earlier attempt was answered is read from the ledger, not asked a
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 
 from llm_service import failpoints
 from llm_service.db import Database, insist
-from llm_service.errors import JobFailure, OutputValidationError, ServiceUnavailable
+from llm_service.errors import BudgetExceeded, JobFailure, OutputValidationError, ServiceUnavailable
 from llm_service.jobs.store import ledger
 from llm_service.jobs.store.leases import Claim
+from llm_service.jobs.store.ledger import Spent
 from llm_service.llm.model import Message, Model, ModelAnswer, ModelRequest, Wait
 from llm_service.llm.prices import Prices
 from llm_service.llm.schema import strict_schema
@@ -37,17 +38,52 @@ class LeaseLost(Exception):
     """The job is no longer ours: stop, write nothing."""
 
 
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job may use over all its attempts; 0 is no limit.
+
+    No call begins once a limit is reached. Calls under way at the same time may together end beyond it.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    cost_usd: float = 0
+
+    def check(self, spent: Spent) -> None:
+        """Raise `BudgetExceeded` when there must be no further call."""
+        limits = (
+            ("calls", Decimal(self.calls), Decimal(spent.calls)),
+            ("tokens", Decimal(self.tokens), Decimal(spent.tokens)),
+            ("USD", Decimal(str(self.cost_usd)), spent.cost_usd),
+        )
+        for what, most, used in limits:
+            if most and used >= most:
+                raise BudgetExceeded(
+                    f"The job has used {used:f} {what} of {most:f}, and wanted another call."
+                )
+
+
+NOTHING = ledger.Earlier({}, Spent())
+
+
 class JobContext:
     """The `workflows.base.Context` of one attempt of one job."""
 
     def __init__(
-        self, database: Database, held: Claim, model: Model, prices: Prices, answered: Mapping[str, str]
+        self,
+        database: Database,
+        held: Claim,
+        model: Model,
+        prices: Prices,
+        budget: Budget,
+        earlier: ledger.Earlier,
     ) -> None:
         self._database = database
         self._held = held
         self._model = model
         self._prices = prices
-        self._answered = answered
+        self._answered = earlier.answers
+        self._budget = budget
+        self._spent = earlier.spent
 
     async def text(self, step: str, *, system: str, user: str) -> str:
         messages = (Message("system", system), Message("user", user))
@@ -79,6 +115,8 @@ class JobContext:
         if (known := self._answered.get(step)) is not None:
             log.info("step answered by an earlier attempt", step=step)
             return known
+        self._budget.check(self._spent)
+        self._spent = self._spent._replace(calls=self._spent.calls + 1)
         call_id = await self._begin(step, request)
         try:
             answer = await self._call(call_id, request)
@@ -95,6 +133,10 @@ class JobContext:
         if answer.is_cut_off:
             log.warning("the model's answer was cut off at its output limit", step=step)
         cost = self._prices.cost_usd(self._model.provider, self._model.name, answer)
+        self._spent = self._spent._replace(
+            tokens=self._spent.tokens + (answer.input_tokens or 0) + (answer.output_tokens or 0),
+            cost_usd=self._spent.cost_usd + (cost or 0),
+        )
         await self._end(
             call_id,
             ledger.CallResult(

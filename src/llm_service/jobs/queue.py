@@ -112,6 +112,23 @@ class JobQueue:
 
         return await self._attempt("drop", write)
 
+    async def count(self, names: Sequence[str], *, window_s: float) -> list[tuple[int, float]] | None:
+        """Count one more of each in a window that begins with its first, in one round trip.
+
+        Returns each one's count and the seconds until its window ends; None when Redis is away.
+        """
+
+        def write(pipe: Any) -> None:
+            for name in names:
+                pipe.set(name, 0, px=timedelta(seconds=window_s), nx=True)
+                pipe.incr(name)
+                pipe.pttl(name)
+
+        answers = await self._ask("count", write)
+        if answers is None:
+            return None
+        return [(count, left_ms / 1000) for count, left_ms in zip(answers[1::3], answers[2::3], strict=True)]
+
     async def ping(self) -> bool:
         return await self._attempt("ping", lambda pipe: pipe.ping(), even_if_paused=True)
 
@@ -133,20 +150,24 @@ class JobQueue:
         return await self._attempt("wake", write)
 
     async def _attempt(self, what: str, write: Any, *, even_if_paused: bool = False) -> bool:
+        return await self._ask(what, write, even_if_paused=even_if_paused) is not None
+
+    async def _ask(self, what: str, write: Any, *, even_if_paused: bool = False) -> list[Any] | None:
+        """The answers to a pipeline; None when Redis is away, or was a moment ago."""
         if time.monotonic() < self._paused_until and not even_if_paused:
-            return False
+            return None
         try:
             async with asyncio.timeout(DEADLINE_S):
                 async with self.client.pipeline(transaction=True) as pipe:
                     write(pipe)
-                    await pipe.execute()
+                    answers: list[Any] = await pipe.execute()
         except REDIS_ERRORS as error:
             self._note_absence(what, error)
-            return False
+            return None
         if self.is_away:
             self.is_away = False
             log.info("redis is back")
-        return True
+        return answers
 
     def _note_absence(self, what: str, error: Exception) -> None:
         self._paused_until = time.monotonic() + PAUSE_S

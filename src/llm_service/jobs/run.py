@@ -13,7 +13,7 @@ import structlog
 from llm_service import failpoints
 from llm_service.db import Database, insist
 from llm_service.errors import JobFailure, JobTimeout, ServiceUnavailable, WorkflowError
-from llm_service.jobs.context import JobContext, LeaseLost, storable
+from llm_service.jobs.context import NOTHING, Budget, JobContext, LeaseLost, storable
 from llm_service.jobs.heartbeat import Heartbeat
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JobQueue
@@ -68,6 +68,7 @@ class Runner:
         prices: Prices,
         worker: str,
         job_timeout_s: float,
+        budget: Budget,
     ) -> None:
         self.heartbeat = heartbeat
         self._database = database
@@ -77,6 +78,7 @@ class Runner:
         self._prices = prices
         self._worker = worker
         self._job_timeout_s = job_timeout_s
+        self._budget = budget
 
     async def run(self, job_id: UUID) -> None:
         """Claim the job and see it through. Returns quietly when there is nothing to claim."""
@@ -153,8 +155,8 @@ class Runner:
 
     async def _execute(self, claim: Claim) -> str:
         workflow = self._workflows[claim.workflow_name]
-        answered = await insist(lambda: ledger.answered(self._database, claim)) if claim.claim > 1 else {}
-        context = JobContext(self._database, claim, self._model, self._prices, answered)
+        earlier = await insist(lambda: ledger.earlier(self._database, claim)) if claim.claim > 1 else NOTHING
+        context = JobContext(self._database, claim, self._model, self._prices, self._budget, earlier)
         request = msgspec.json.decode(claim.input_json, type=workflow.input_type)
         output = await workflow.run(request, context)
         return result_json(output)

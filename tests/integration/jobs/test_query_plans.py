@@ -16,7 +16,7 @@ from tests.conftest import TEMPLATE, run_sql, with_name
 from llm_service.db import API_LIMITS, Database
 from llm_service.jobs.filters import STATUS_FILTERS, Cursor, JobFilters
 from llm_service.jobs.limit_results import LimitResults
-from llm_service.jobs.store import deliveries, leases, ledger, listing, upkeep
+from llm_service.jobs.store import deliveries, intake, leases, ledger, listing, upkeep
 from llm_service.jobs.store.listing import COUNT_CAP, count_query, page_query
 from llm_service.settings import async_database_url
 
@@ -350,7 +350,8 @@ WORKER_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "fail lost jobs": (leases._FAIL, {"lease": 0.0, "outcome": "lost"}),
     "find hints to repeat": (upkeep._DUE, {"unseen": 60.0}),
     "read the vitals": (upkeep._VITALS, {}),
-    "read answered steps": (ledger._ANSWERED, {}),
+    "count what waits": (intake._PENDING, {"most": 100_000}),
+    "read earlier calls": (ledger._EARLIER, {}),
     "look where a delivery goes": (deliveries._RECEIVER, {}),
     "claim a delivery": (deliveries._CLAIM, {"lease": 30.0}),
     "read what a delivery tells": (deliveries._JOB, {"most": 1_000_000}),

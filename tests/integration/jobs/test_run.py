@@ -505,3 +505,75 @@ async def test_a_structured_answer_that_was_cut_off_is_repaired_once_and_then_fa
         row = await wait_for(await submit("emergency_contacts", {"location": "Brno", "scenarios": ["flood"]}))
     assert (row["status"], row["error_code"]) == ("failed", "OutputValidationError")
     assert len(model_server.requests) == 2
+
+
+# --- budgets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        ({"max_calls_per_job": 2}, 2),
+        ({"max_tokens_per_job": 36}, 2),
+        ({"max_tokens_per_job": 37}, 3),
+        ({"max_cost_per_job": 0.000025}, 1),
+        ({"max_cost_per_job": 0.00006}, 3),
+        ({"max_calls_per_job": 0, "max_tokens_per_job": 0, "max_cost_per_job": 0.0}, 5),
+    ],
+    ids=str,
+)
+async def test_s60_a_job_that_has_used_up_its_budget_fails(
+    submit: Submit,
+    wait_for: WaitFor,
+    with_model: Settings,
+    model_server: ModelServer,
+    budget: Any,
+    asked: int,
+) -> None:
+    """Each call of the five is 18 tokens and 25 millionths of a dollar."""
+
+    async def ask_five_times(request: Note, context: Context) -> Note:
+        for number in range(5):
+            await context.text(f"step {number}", system="Be brief.", user="Hello.")
+        return request
+
+    async with working(msgspec.structs.replace(with_model, **budget), workflow("greedy", ask_five_times)):
+        row = await wait_for(await submit("greedy", {}))
+    assert len(model_server.requests) == asked
+    if asked < 5:
+        assert (row["status"], row["error_code"]) == ("failed", "BudgetExceeded")
+        assert re.fullmatch(
+            r"The job has used [\d.]+ (calls|tokens|USD) of [\d.]+, and wanted another call\.",
+            row["error_message"],
+        )
+    else:
+        assert row["status"] == "completed"
+
+
+async def test_s60_what_earlier_attempts_used_counts_and_their_answers_are_not_asked_again(
+    submit: Submit,
+    wait_for: WaitFor,
+    with_model: Settings,
+    model_server: ModelServer,
+    sql: asyncpg.Connection,
+) -> None:
+    reached = asyncio.Event()
+
+    async def ask_and_wait(request: Note, context: Context) -> Note:
+        for number in range(2):
+            await context.text(f"step {number}", system="Be brief.", user="Hello.")
+        if not reached.is_set():
+            reached.set()
+            await asyncio.Event().wait()
+        await context.text("step 2", system="Be brief.", user="Hello.")
+        return request
+
+    settings = msgspec.structs.replace(with_model, max_calls_per_job=2)
+    job_id = await submit("patient", {})
+    async with working(settings, workflow("patient", ask_and_wait), grace_s=0.1):
+        async with asyncio.timeout(10):
+            await reached.wait()
+    async with working(settings, workflow("patient", ask_and_wait)):
+        row = await wait_for(job_id)
+    assert (row["status"], row["error_code"]) == ("failed", "BudgetExceeded")
+    assert len(model_server.requests) == 2

@@ -120,6 +120,21 @@ async def _insert(connection: AsyncConnection, job: NewJob) -> Accepted:
     return Accepted(job.id, job.workflow_name, created_at)
 
 
+_PENDING = sa.text(
+    "SELECT count(*) FROM (SELECT 1 FROM llm_workflow_jobs WHERE status = 'pending' LIMIT :most) AS counted"
+)
+
+
+async def count_pending(database: Database, *, most: int) -> int:
+    """How many jobs wait, counted up to `most`."""
+
+    async def count() -> int:
+        async with database.statement() as connection:
+            return int((await connection.execute(_PENDING, {"most": most})).scalar_one())
+
+    return await once_more(count)
+
+
 async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[Any] | None:
     """What a new run of a job needs; None where there is no such job."""
     wanted = (

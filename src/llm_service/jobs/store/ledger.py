@@ -1,5 +1,6 @@
 """The ledger of model calls: a row before each call, its answer before the next step begins."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -10,11 +11,19 @@ from llm_service.db import Database
 from llm_service.jobs.store.leases import FENCE, Claim
 
 
-class Answered(NamedTuple):
-    """A step that an earlier attempt was answered: not to be asked again."""
+class Spent(NamedTuple):
+    """What a job has used: calls begun, tokens as far as they were said, cost as far as it is known."""
 
-    step: str
-    answer: str
+    calls: int = 0
+    tokens: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+
+class Earlier(NamedTuple):
+    """What earlier attempts of a job left: answers by step, not to be asked again, and what they used."""
+
+    answers: Mapping[str, str]
+    spent: Spent
 
 
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,16 +39,20 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     error_message: str | None = None
 
 
-_ANSWERED = sa.text(
-    "SELECT step, answer FROM llm_calls WHERE job_id = :job_id AND status = 'succeeded' AND answer IS NOT NULL"
-)
+_EARLIER = sa.text("""
+SELECT step, CASE WHEN status = 'succeeded' THEN answer END AS answer,
+       coalesce(input_tokens, 0) + coalesce(output_tokens, 0) AS tokens, coalesce(cost_usd, 0) AS cost_usd
+  FROM llm_calls WHERE job_id = :job_id
+""")
 
 
-async def answered(database: Database, held: Claim) -> dict[str, str]:
-    """The answers that earlier attempts of the job have paid for, by step."""
+async def earlier(database: Database, held: Claim) -> Earlier:
+    """What earlier attempts of the job have paid for."""
     async with database.statement() as connection:
-        rows = await connection.execute(_ANSWERED, {"job_id": held.job_id})
-        return {row.step: row.answer for row in rows}
+        rows = (await connection.execute(_EARLIER, {"job_id": held.job_id})).all()
+    answers = {row.step: row.answer for row in rows if row.answer is not None}
+    costs = (row.cost_usd for row in rows)
+    return Earlier(answers, Spent(len(rows), sum(row.tokens for row in rows), sum(costs, Decimal(0))))
 
 
 _BEGIN = sa.text(f"""
