@@ -56,6 +56,28 @@ test-chaos: $(VENV)/.ok ## kill, freeze and cut off everything: the fault matrix
 test-chaos-short: $(VENV)/.ok ## the same in under four minutes: every fault point once, a few faults, one seed of 20 s
 	@CHAOS_SEED=1 CHAOS_SECONDS=20 $(BIN)/pytest -m "chaos and fast" -n 3 --dist load tests/chaos
 
+# The tools of single targets, installed when one of those first runs.
+$(VENV)/.fuzz $(VENV)/.audit: $(VENV)/.%: requirements-%.txt $(VENV)/.ok
+	@$(UV) --require-hashes -r $< 2>/dev/null || $(PIP) --require-hashes -r $<
+	@touch $@
+
+FUZZ ?= long
+.PHONY: test-fuzz
+test-fuzz: $(VENV)/.fuzz ## requests made from our OpenAPI document, for minutes; FUZZ=short for under one
+	@FUZZ=$(FUZZ) $(BIN)/pytest -m fuzz -s tests/fuzz
+
+.PHONY: audit
+audit: $(VENV)/.audit ## known vulnerabilities of everything locked; needs the network, and fails without it
+	@for lock in requirements*.txt; do echo "$$lock"; \
+		$(BIN)/pip-audit --progress-spinner off --strict --require-hashes --disable-pip -r $$lock || exit; done
+
+.PHONY: sbom
+sbom: $(VENV)/.audit ## what a release is made of: build/sbom.json (CycloneDX), build/licences.txt
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON -o build/sbom.json requirements.txt
+	@$(PY) tests/supply_chain/licences.py > build/licences.txt
+	@$(BIN)/pytest -q -m sbom tests/supply_chain
+
 .PHONY: check
 check: $(VENV)/.ok ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check src tests alembic
@@ -74,6 +96,8 @@ lock: $(VENV)/.ok ## resolve the dependencies again and write the lock files
 	@$(COMPILE) $(UPGRADE) --group build -o requirements-build.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-build.txt --group dev -o requirements-dev.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group servers -o requirements-servers.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group fuzz -o requirements-fuzz.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt -c requirements-fuzz.txt --group audit -o requirements-audit.txt
 
 .PHONY: clean
 clean: ## remove the environment and caches; the data of `make run` stays
