@@ -27,8 +27,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-AWAY_CLASSES = ("08", "53", "57", "58")
-"""SQLSTATE classes: connection, resources (disk, memory, connections), operator (shutdown, timeout), system."""
+AWAY_CLASSES = ("08", "28", "3D", "53", "57", "58")
+"""SQLSTATE classes: connection, password, database name, resources (disk, memory, connections), operator, system."""
 READ_ONLY = "25006"
 LOCK_TIMEOUT = "55P03"
 

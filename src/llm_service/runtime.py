@@ -13,7 +13,7 @@ from prometheus_client import start_http_server
 from uuid_utils.compat import uuid7
 
 from llm_service.db import BEAT_LIMITS, WORKER_LIMITS, Database
-from llm_service.errors import ServiceUnavailable
+from llm_service.errors import ServiceUnavailable, SettingsInvalid
 from llm_service.jobs.context import Budget
 from llm_service.jobs.heartbeat import Heartbeat
 from llm_service.jobs.queue import CANCELS, REDIS_ERRORS, JobQueue, connect
@@ -57,6 +57,7 @@ class Runtime:
         self.heartbeat: Heartbeat
 
     async def open(self) -> None:
+        await self._refuse_an_empty_database()
         settings = self.settings
         models = open_model_session()
         receivers = open_session(settings.webhook_allowed_hosts)
@@ -101,6 +102,14 @@ class Runtime:
         if settings.metrics_port:
             start_http_server(settings.metrics_port, addr=settings.host)
         log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))
+
+    async def _refuse_an_empty_database(self) -> None:
+        """A worker can do nothing there. One that is away may be the right one: then the work begins later."""
+        with contextlib.suppress(ServiceUnavailable):
+            if await upkeep.schema_version(self.database) is None:
+                raise SettingsInvalid(
+                    "The database at DATABASE_URL has no schema yet: run `llm-service migrate` (or `make migrate`)."
+                )
 
     def knows(self, workflow: str | None) -> bool:
         """Whether this process can run a workflow; a hint that does not name one is worth a try."""

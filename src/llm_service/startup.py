@@ -3,9 +3,13 @@
 It warns and goes on: the servers may be away for now, and an operator may know better.
 """
 
-import sqlalchemy as sa
+from ipaddress import ip_address
 
-from llm_service.db import Database
+import sqlalchemy as sa
+from redis.asyncio import ConnectionPool, SSLConnection
+from redis.exceptions import AuthenticationError, InvalidResponse
+
+from llm_service.db import Database, sqlstate_of
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.model import SCHEMA_VERSION
 from llm_service.jobs.queue import REDIS_ERRORS, JobQueue
@@ -15,6 +19,12 @@ from llm_service.logs import get_logger
 log = get_logger(__name__)
 
 KEEPS_ALL = "noeviction"
+REFUSALS = {
+    "28": "refuses user or password of DATABASE_URL",
+    "3D": "has no database of the name in DATABASE_URL",
+    "53": "has no connection left, no memory or no disk",
+}
+"""What a SQLSTATE that begins so means to an operator."""
 
 
 async def look_around(database: Database, queue: JobQueue) -> list[str]:
@@ -31,9 +41,17 @@ async def _look_at_postgresql(database: Database) -> list[str]:
         async with database.statement() as connection:
             fsync = (await connection.execute(sa.text("SHOW fsync"))).scalar_one()
             commit = (await connection.execute(sa.text("SHOW synchronous_commit"))).scalar_one()
-    except ServiceUnavailable:
-        return ["PostgreSQL is away; requests are answered with 503 until it is back."]
+            read_only = (await connection.execute(sa.text("SHOW transaction_read_only"))).scalar_one()
+    except ServiceUnavailable as error:
+        state = sqlstate_of(error) or ""
+        reason = next((text for start, text in REFUSALS.items() if state.startswith(start)), "is away")
+        return [f"PostgreSQL {reason}; requests are answered with 503 until that has changed."]
     warnings = []
+    if read_only == "on":
+        warnings.append(
+            "PostgreSQL takes no writes here (a replica, or default_transaction_read_only): submits are answered "
+            "with 503. Let DATABASE_URL name the primary."
+        )
     if version is None:
         warnings.append("The database has no schema yet: run `make migrate` (or `llm-service migrate`).")
     elif version != SCHEMA_VERSION:
@@ -53,13 +71,43 @@ async def _look_at_postgresql(database: Database) -> list[str]:
 async def _look_at_redis(queue: JobQueue) -> list[str]:
     try:
         policy = (await queue.client.config_get("maxmemory-policy")).get("maxmemory-policy", KEEPS_ALL)
+    except (AuthenticationError, InvalidResponse) as error:
+        return [f"{_what_answered(error)}; jobs wait for the reconciler until that has changed."]
     except REDIS_ERRORS:
         # Away, or a managed server that shows no settings: nothing to say.
+        policy = KEEPS_ALL
+    warnings = _look_at_redis_address(queue.client.connection_pool)
+    if policy != KEEPS_ALL:
+        warnings.append(
+            f"Redis evicts keys when it is full (maxmemory-policy {policy}): hints are lost and jobs wait for the "
+            f"reconciler. Set maxmemory-policy {KEEPS_ALL}."
+        )
+    return warnings
+
+
+def _what_answered(error: Exception) -> str:
+    if isinstance(error, InvalidResponse):
+        return "What answers at REDIS_URL is no Redis"
+    return "Redis refuses user or password of REDIS_URL, or wants one"
+
+
+def _look_at_redis_address(pool: ConnectionPool) -> list[str]:
+    """Who can write to Redis decides what workers look at next, and reads who works on what."""
+    host = pool.connection_kwargs.get("host")
+    if host is None or host == "localhost" or _is_loopback(host):
         return []
-    if policy == KEEPS_ALL:
+    lacks = []
+    if not pool.connection_kwargs.get("password"):
+        lacks.append("a password")
+    if not issubclass(pool.connection_class, SSLConnection):
+        lacks.append("TLS (rediss://)")
+    if not lacks:
         return []
-    warning = (
-        f"Redis evicts keys when it is full (maxmemory-policy {policy}): hints are lost and jobs wait for the "
-        f"reconciler. Set maxmemory-policy {KEEPS_ALL}."
-    )
-    return [warning]
+    return [f"Redis is on another host, and REDIS_URL names it without {' and '.join(lacks)}."]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -10,7 +10,7 @@ from llm_service.jobs.model import SCHEMA_VERSION
 from llm_service.jobs.queue import JobQueue, connect
 from llm_service.migrations import project_root
 from llm_service.settings import Settings, async_database_url
-from llm_service.startup import look_around
+from llm_service.startup import _look_at_redis_address, look_around
 
 
 def test_the_models_name_the_newest_migration() -> None:
@@ -52,3 +52,23 @@ async def test_servers_that_are_away_stop_no_start(settings: Settings, away: str
     assert any("PostgreSQL is away" in warning for warning in warnings) == (away == "database")
     await database.close()
     await queue.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "lacks"),
+    [
+        ("redis://redis.example:6379/0", "a password and TLS (rediss://)"),
+        ("redis://:hush@redis.example:6379/0", "TLS (rediss://)"),
+        ("rediss://10.0.0.7:6379/0", "a password"),
+        ("rediss://:hush@redis.example:6379/0", None),
+        ("redis://localhost:6379/0", None),
+        ("redis://127.0.0.2:6379/0", None),
+        ("redis://[::1]:6379/0", None),
+        ("unix:///run/redis.sock", None),
+    ],
+)
+def test_s53_a_redis_elsewhere_without_password_or_tls_is_noticed(url: str, lacks: str | None) -> None:
+    said = _look_at_redis_address(connect(url).connection_pool)
+    assert said == (
+        [] if lacks is None else [f"Redis is on another host, and REDIS_URL names it without {lacks}."]
+    )

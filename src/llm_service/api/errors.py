@@ -11,6 +11,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from msgspec import UNSET, UnsetType
 
+from llm_service.db import sqlstate_of
 from llm_service.errors import (
     BodyTooLarge,
     ConflictingFilters,
@@ -117,7 +118,14 @@ def _lacks_body(error: HTTPException) -> bool:
     return isinstance(error.extra, list) and any(item.get("key") == "data" for item in error.extra)
 
 
+MISSING = frozenset({"42P01", "42703"})
+"""SQLSTATEs of a table or column that is not there."""
+
+
 def on_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    if (state := sqlstate_of(error)) in MISSING:
+        log.error("the database lacks a table or column: run `llm-service migrate`", sqlstate=state)
+        return answer(ServiceUnavailable())
     log.error("unhandled error", exc_info=error)
     return answer(InternalError(str(structlog.contextvars.get_contextvars().get("request_id", ""))))
 
