@@ -183,7 +183,7 @@ async def test_s48_no_secret_shows_anywhere_whatever_goes_wrong(
         answer = await service.ask(port, "POST", "/api/v1/workflow", content=body)
         assert 400 <= answer.status_code < 500
     for secret in (API_SECRET + "x", OLD_API_SECRET.upper(), f"{API_SECRET},{OLD_API_SECRET}"):
-        headers = {"X-API-Secret": secret, "X-Request-ID": secret}
+        headers = {"X-API-Secret": secret, "X-Request-ID": f"{secret}!"}
         answer = await service.ask(port, "GET", "/api/v1/jobs", headers=headers)
         assert answer.status_code == 401
     for path in (
@@ -210,9 +210,10 @@ async def test_s48_no_secret_shows_anywhere_whatever_goes_wrong(
             .render_as_string(hide_password=False)
         },
     }
+    ports = {name: service.start("api", name, **changes) for name, changes in broken.items()}
     for name, changes in broken.items():
-        lame = service.start("api", name, **changes)
         service.start("worker", f"worker-{name}", **changes)
+    for name, lame in ports.items():
         wait_until_alive(lame)
         for path in ("/health", "/metrics", "/api/v1/jobs"):
             await service.ask(lame, "GET", path)
