@@ -162,7 +162,7 @@ async def hook(receiver: Receiver) -> Receiver:
 
 
 @pytest.mark.timeout(180)
-async def test_s48_no_secret_shows_anywhere_whatever_goes_wrong(
+async def test_s48_no_secret_shows_anywhere_whatever_goes_wrong(  # noqa: C901 - one long story
     service: Service, model_server: ModelServer, hook: Receiver, queue: JobQueue, sql: asyncpg.Connection
 ) -> None:
     port = service.start("api", "api")

@@ -64,7 +64,7 @@ def service(environment: dict[str, str], tmp_path: Path, model_server: ModelServ
         yield opened
 
 
-async def test_a_job_is_carried_from_the_request_to_the_log_of_the_worker(
+async def test_s50_a_job_is_carried_from_the_request_to_the_log_of_the_worker(
     service: Service, model_server: ModelServer
 ) -> None:
     with service.worker() as worker:

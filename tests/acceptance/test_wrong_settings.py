@@ -67,7 +67,7 @@ def endings() -> dict[tuple[str, str], Ending]:
 
 @pytest.mark.xdist_group("wrong settings")
 @pytest.mark.parametrize(("command", "case"), CASES)
-def test_it_is_one_line_and_exit_code_2(
+def test_s02_it_is_one_line_and_exit_code_2(
     endings: dict[tuple[str, str], Ending], command: str, case: str
 ) -> None:
     ending = endings[command, case]

@@ -97,7 +97,9 @@ async def refused_body(client: httpx.AsyncClient, method: str, path: str, **more
     return answer.content
 
 
-async def test_every_route_and_method_is_refused_alike(client: httpx.AsyncClient, routes: list[str]) -> None:
+async def test_s01_every_route_and_method_is_refused_alike(
+    client: httpx.AsyncClient, routes: list[str]
+) -> None:
     bodies = set()
     for path in routes:
         for method in METHODS:
@@ -112,7 +114,7 @@ async def test_every_route_and_method_is_refused_alike(client: httpx.AsyncClient
     }
 
 
-async def test_no_spelling_of_a_path_opens_a_door(client: httpx.AsyncClient, routes: list[str]) -> None:
+async def test_s01_no_spelling_of_a_path_opens_a_door(client: httpx.AsyncClient, routes: list[str]) -> None:
     bodies = set()
     for path in [*routes, GUARDED, "/api/v1/no/such/route"]:
         spellings = [
@@ -146,7 +148,7 @@ async def test_no_spelling_of_a_path_opens_a_door(client: httpx.AsyncClient, rou
         "/api/v1/../v1/x",
     ],
 )
-def test_a_guarded_path_is_known_in_any_spelling(path: str) -> None:
+def test_s01_a_guarded_path_is_known_in_any_spelling(path: str) -> None:
     assert is_guarded(path)
 
 
@@ -175,14 +177,14 @@ NOT_THE_SECRET: list[list[str | bytes]] = [
 ]
 
 
-async def test_a_header_that_is_not_exactly_the_secret_is_refused(client: httpx.AsyncClient) -> None:
+async def test_s03_a_header_that_is_not_exactly_the_secret_is_refused(client: httpx.AsyncClient) -> None:
     missing = await refused_body(client, "GET", "/api/v1/jobs")
     for values in NOT_THE_SECRET:
         headers = [("X-API-Secret", value) for value in values]
         assert await refused_body(client, "GET", "/api/v1/jobs", headers=headers) == missing
 
 
-async def test_another_header_is_no_secret(client: httpx.AsyncClient) -> None:
+async def test_s07_another_header_is_no_secret(client: httpx.AsyncClient) -> None:
     for name in ("Authorization", "X-API-Key", "X_API_Secret", "X-API-Secret2"):
         await refused_body(client, "GET", "/api/v1/jobs", headers={name: SECRET})
     await refused_body(client, "GET", "/api/v1/jobs", headers={"Cookie": f"X-API-Secret={SECRET}"})
@@ -203,7 +205,7 @@ async def test_a_refused_request_reads_no_body(client: httpx.AsyncClient) -> Non
 # --- with it ----------------------------------------------------------------------------------------------
 
 
-async def test_every_configured_secret_works_and_no_other(settings: Settings, database: Any) -> None:
+async def test_s05_every_configured_secret_works_and_no_other(settings: Settings, database: Any) -> None:
     rotating = msgspec.structs.replace(settings, api_secret=(Secret(OTHER_SECRET), Secret(SECRET)))
     async with serving(rotating) as client:
         for secret in (SECRET, OTHER_SECRET):
@@ -245,7 +247,7 @@ async def test_a_sane_request_id_is_echoed(client: httpx.AsyncClient) -> None:
             assert answer.headers.get_list("x-request-id") == [sent]
 
 
-async def test_another_request_id_is_replaced(client: httpx.AsyncClient) -> None:
+async def test_s46_another_request_id_is_replaced(client: httpx.AsyncClient) -> None:
     made = set()
     odd = [
         "",
@@ -269,7 +271,7 @@ async def test_another_request_id_is_replaced(client: httpx.AsyncClient) -> None
     assert len(made) == len(odd) + 1
 
 
-async def test_every_answer_has_the_security_headers_once(client: httpx.AsyncClient) -> None:
+async def test_s23_every_answer_has_the_security_headers_once(client: httpx.AsyncClient) -> None:
     asked = [
         ("GET", "/health", {}, 200),
         ("GET", "/api/v1/jobs", AUTH, 200),
@@ -316,7 +318,7 @@ async def test_a_wrong_method_is_405_and_says_which_are_right(
         assert allowed < {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
-async def test_a_bug_is_500_with_the_id_that_leads_to_it(settings: Settings) -> None:
+async def test_s51_a_bug_is_500_with_the_id_that_leads_to_it(settings: Settings) -> None:
     @get("/api/v1/broken")
     async def broken() -> None:
         raise RuntimeError("SELECT hunter2canary FROM secrets")

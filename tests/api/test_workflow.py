@@ -191,7 +191,7 @@ async def test_the_workflows_publish_their_schemas(client: httpx.AsyncClient) ->
         assert "$ref" in workflow["input_schema"] or workflow["input_schema"]["type"] == "object"
 
 
-async def test_the_secret_of_a_webhook_is_sealed_when_a_key_is_configured(
+async def test_s20_the_secret_of_a_webhook_is_sealed_when_a_key_is_configured(
     environment: dict[str, str], sql: asyncpg.Connection
 ) -> None:
     from cryptography.fernet import Fernet

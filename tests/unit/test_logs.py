@@ -85,7 +85,7 @@ def masked(**values: Any) -> dict[str, Any]:
         "dsn",
     ],
 )
-def test_a_value_under_a_telling_name_is_masked_wherever_it_is(name: str) -> None:
+def test_s48_a_value_under_a_telling_name_is_masked_wherever_it_is(name: str) -> None:
     event = masked(**{name: CANARY}, deep=[{"list": ({name: CANARY},)}], inner={name: {"a": [CANARY, 7]}})
     assert CANARY not in repr(event)
     assert event[name] == MASK
@@ -123,7 +123,7 @@ def test_other_values_stay_as_they_are() -> None:
         (f"bearer {CANARY}==", f"bearer {MASK}"),
     ],
 )
-def test_a_secret_inside_a_text_is_masked(text: str, shown: str) -> None:
+def test_s48_a_secret_inside_a_text_is_masked(text: str, shown: str) -> None:
     assert masked(event=text, deep={"list": [text]}) == {"event": shown, "deep": {"list": [shown]}}
 
 
@@ -153,7 +153,7 @@ def test_what_is_no_text_is_masked_as_it_would_be_written() -> None:
     assert event["error"] == f"<postgresql://app:{MASK}@db/jobs>"
 
 
-def test_masking_long_hostile_text_is_quick() -> None:
+def test_s45_masking_long_hostile_text_is_quick() -> None:
     for text in (
         "://a:" * 20_000,
         "://" + "a" * 100_000,
@@ -183,7 +183,7 @@ def test_masking_long_hostile_text_is_quick() -> None:
         "\x7f\x9b31m",
     ],
 )
-def test_whatever_is_logged_is_one_line(lines: Lines, value: str) -> None:
+def test_s49_whatever_is_logged_is_one_line(lines: Lines, value: str) -> None:
     log = structlog.get_logger("test")
     log.info("event", username=value, nested={"key": [value], value: 1})
     log.info(value)

@@ -71,7 +71,7 @@ def test_an_empty_optional_one_is_its_default(variable: str) -> None:
 
 
 @pytest.mark.parametrize("secret", ["short", "x" * 15, "0123456789abcdef,short", "ž" * 15])
-def test_a_secret_under_16_characters_is_refused_and_not_repeated(secret: str) -> None:
+def test_s02_a_secret_under_16_characters_is_refused_and_not_repeated(secret: str) -> None:
     message = refused(LLM_SERVICE_API_SECRET=secret)
     assert message.startswith("LLM_SERVICE_API_SECRET")
     assert "16" in message
@@ -83,7 +83,7 @@ def test_several_secrets_are_split_at_commas() -> None:
     assert [secret.reveal() for secret in settings.api_secret] == ["first-0123456789", "second-0123456789"]
 
 
-def test_commas_alone_are_no_secret() -> None:
+def test_s02_commas_alone_are_no_secret() -> None:
     assert refused(LLM_SERVICE_API_SECRET=", ,").startswith("LLM_SERVICE_API_SECRET is not set")
 
 
@@ -119,7 +119,7 @@ def test_a_secret_shows_itself_to_nobody(caplog: pytest.LogCaptureFixture) -> No
     assert secret.reveal() == CANARY
 
 
-def test_settings_show_no_secret() -> None:
+def test_s48_settings_show_no_secret() -> None:
     secrets = (
         "LLM_SERVICE_API_SECRET",
         "OPENAI_API_KEY",

@@ -100,6 +100,25 @@ def test_s04_no_secret_is_compared_with_equals() -> None:
     assert found == {}
 
 
+def formatted(tree: ast.AST) -> list[str]:
+    """What `.format` is called on, unless it is a text in the code or a constant that holds one."""
+    return [
+        ast.unparse(call.func)
+        for name, call in calls(tree)
+        if name in {".format", ".format_map"}
+        and isinstance(call.func, ast.Attribute)
+        and not isinstance(call.func.value, ast.Constant)
+        and not (isinstance(call.func.value, ast.Name) and call.func.value.id.isupper())
+    ]
+
+
+def test_s47_only_constants_are_templates() -> None:
+    assert formatted(ast.parse("request.prompt.format(secret=1)"))
+    found = [name for path in SOURCES for name in formatted(ast.parse(path.read_text(encoding="utf-8")))]
+    assert found == []
+    assert not any("Template(" in path.read_text(encoding="utf-8") for path in SOURCES)
+
+
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_s56_every_locked_package_has_its_hashes_and_no_lock_names_a_host(lock: Path) -> None:
     text = lock.read_text(encoding="utf-8")
@@ -172,3 +191,26 @@ def ignored(name: str) -> Any:
 
 def test_secrets_and_builds_are_not_committed() -> None:
     assert all(ignored(name) for name in (".env", ".state/", "build/", "dist/"))
+
+
+# --- docs/security.md -------------------------------------------------------------------------------------
+
+SECURITY = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+
+
+def test_the_page_on_security_has_every_line_once() -> None:
+    lines = [int(number) for number in re.findall(r"^\| (\d+) \|", SECURITY, re.MULTILINE)]
+    assert lines == list(range(1, 66))
+
+
+def test_every_test_that_the_page_names_is_there_and_every_numbered_one_has_its_row() -> None:
+    named = set(re.findall(r"`(test_\w+)[`\[]", SECURITY))
+    there = set(re.findall(r"def (test_\w+)\(", TESTS))
+    assert named - there == set()
+    rows = dict(re.findall(r"^\| (\d+) \|(.*)$", SECURITY, re.MULTILINE))
+    numbered = {name: str(int(name[6:8])) for name in there if re.match(r"test_s\d\d_", name)}
+    assert {name for name, number in numbered.items() if number not in rows} == set()
+    for number, row in rows.items():
+        if number in set(numbered.values()):
+            assert "test_" in row or "the same" in row, number

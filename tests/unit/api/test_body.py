@@ -71,7 +71,7 @@ def outcome(raw: bytes, into: Any) -> str:
 @example(b"9" * 5000)
 @example(b'{"\\u0000": {"\\ud800": 1}}')
 @example(b"1e400")
-def test_any_bytes_end_defined(raw: bytes) -> None:
+def test_s36_any_bytes_end_defined(raw: bytes) -> None:
     for into in TYPES:
         assert outcome(raw, into) in {"value", "MalformedBody", "ValidationError"}
 
@@ -98,7 +98,7 @@ def test_any_json_is_a_value_or_named(value: Any) -> None:
 
 
 @pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a":', "}")])
-def test_64_levels_are_read_and_65_are_not(opened: str, closed: str) -> None:
+def test_s32_64_levels_are_read_and_65_are_not(opened: str, closed: str) -> None:
     assert outcome((opened * 64 + "1" + closed * 64).encode(), Any) == "value"
     assert outcome((opened * 65 + "1" + closed * 65).encode(), Any) == "MalformedBody"
     assert outcome(("[" + opened * 64 + "1" + closed * 64 + "]").encode(), msgspec.Raw) == "MalformedBody"
@@ -138,7 +138,7 @@ def test_many_lists_side_by_side_are_not_deep() -> None:
         ('{"a": {"b": "%s"}, "a": 1}', ["body", "a", "b"]),
     ],
 )
-def test_the_place_of_a_nul_or_half_a_pair_is_named(body: str, loc: list[Any], bad: str) -> None:
+def test_s34_the_place_of_a_nul_or_half_a_pair_is_named(body: str, loc: list[Any], bad: str) -> None:
     for into in (Any, msgspec.Raw, dict[str, Any]):
         with pytest.raises(ValidationError) as caught:
             decode_body((body % bad).encode(), into)
@@ -166,7 +166,7 @@ def seconds(raw: bytes, into: Any = Any) -> float:
     return time.perf_counter() - started
 
 
-def test_200_000_keys_are_read_quickly() -> None:
+def test_s37_200_000_keys_are_read_quickly() -> None:
     raw = b"{" + b",".join(b'"%x":0' % number for number in range(110_000)) + b"}"
     many = b"{" + b",".join([b'"":1'] * 200_000) + b"}"
     for body in (raw, many, many.replace(b'""', b'"\\u0000"', 1)):
@@ -187,7 +187,7 @@ def test_200_000_keys_are_read_quickly() -> None:
     ],
     ids=["escaped quotes", "quotes", "backslashes", "levels", "half pairs", "late strings"],
 )
-def test_a_hostile_mebibyte_is_refused_quickly(raw: bytes) -> None:
+def test_s45_a_hostile_mebibyte_is_refused_quickly(raw: bytes) -> None:
     assert seconds(raw) < 2
 
 
@@ -195,18 +195,18 @@ def test_a_hostile_mebibyte_is_refused_quickly(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [b"9" * 5000, b"-" + b"9" * 5000, b"1e400", b"-1e400", b"9" * 400 + b".5"])
-def test_a_number_out_of_range_is_422(number: bytes) -> None:
+def test_s36_a_number_out_of_range_is_422(number: bytes) -> None:
     assert outcome(b'{"a": ' + number + b"}", dict[str, Any]) == "ValidationError"
     submission = b'{"workflow_name": "completion", "input_data": {}, "priority": ' + number + b"}"
     assert outcome(submission, WorkflowSubmitRequest) == "ValidationError"
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"01", b"1.", b".5", b"+1", b"0x1"])
-def test_what_is_no_number_is_400(number: bytes) -> None:
+def test_s36_what_is_no_number_is_400(number: bytes) -> None:
     assert outcome(b"[" + number + b"]", Any) == "MalformedBody"
 
 
-def test_of_a_repeated_key_the_last_one_counts() -> None:
+def test_s36_of_a_repeated_key_the_last_one_counts() -> None:
     raw = b'{"workflow_name": "a", "workflow_name": "b", "input_data": {}, "input_data": {"x": 1}}'
     request = decode_body(raw, WorkflowSubmitRequest)
     assert request.workflow_name == "b"

@@ -129,7 +129,7 @@ def test_another_user_id_is_refused_and_repeated(text: str) -> None:
     assert refused(InvalidUserID, user_id=text).context == {"user_id": text}
 
 
-def test_an_error_repeats_100_characters_and_no_more() -> None:
+def test_s40_an_error_repeats_100_characters_and_no_more() -> None:
     assert refused(InvalidUserID, user_id="x" * 5_000).context == {"user_id": "x" * 100}
 
 
@@ -137,7 +137,7 @@ def test_an_error_repeats_100_characters_and_no_more() -> None:
 
 
 @pytest.mark.parametrize(("name", "least", "most"), [("limit", 1, 200), ("offset", 0, 100_000)])
-def test_limit_and_offset_take_their_range_and_no_more(name: str, least: int, most: int) -> None:
+def test_s39_limit_and_offset_take_their_range_and_no_more(name: str, least: int, most: int) -> None:
     for text in (str(least), str(most), f"0{most}"):
         assert getattr(read((name, text)), name) == int(text)
     for text in (str(least - 1), str(most + 1), "9" * 5_000):
@@ -151,7 +151,7 @@ def test_limit_and_offset_take_their_range_and_no_more(name: str, least: int, mo
 @pytest.mark.parametrize(
     "text", ["", " 5", "5 ", "+5", "-1", "5.0", "1e1", "1_0", "\u0665", "\uff15", "five", "5\n"]
 )
-def test_a_limit_that_is_not_ascii_digits_is_422(name: str, text: str) -> None:
+def test_s40_a_limit_that_is_not_ascii_digits_is_422(name: str, text: str) -> None:
     assert refused(ValidationError, (name, text)).context["errors"][0]["loc"] == ["query", name]
 
 
@@ -322,7 +322,7 @@ def test_a_parameter_with_two_values_is_422_and_with_one_value_twice_is_that_val
     ["username", "action", "workflow_name", "error_code", "status", "user_id", "limit_results", "cursor"],
 )
 @pytest.mark.parametrize("text", ["\x00", "a\x00b", "\ud800"], ids=ascii)
-def test_text_that_postgresql_cannot_hold_is_422_naming_the_parameter(name: str, text: str) -> None:
+def test_s34_text_that_postgresql_cannot_hold_is_422_naming_the_parameter(name: str, text: str) -> None:
     assert refused(ValidationError, (name, text)).context["errors"][0]["loc"] == ["query", name]
 
 
@@ -355,7 +355,7 @@ WORDS = [
 
 @patient
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(WORDS) | st.text()), max_size=6))
-def test_any_query_string_is_a_query_or_one_of_our_refusals(pairs: list[tuple[str, str]]) -> None:
+def test_s40_any_query_string_is_a_query_or_one_of_our_refusals(pairs: list[tuple[str, str]]) -> None:
     try:
         query = read(*pairs)
     except RequestError as error:

@@ -47,7 +47,7 @@ def test_any_other_number_is_refused_with_its_bounds(number: int, zeros: int) ->
 
 
 @pytest.mark.parametrize("text", ["9" * 5_000, "1" + "0" * 4_999, "0" * 5_000, "0" * 4_997 + "501"])
-def test_a_number_of_5000_digits_is_refused_like_any_other(text: str) -> None:
+def test_s40_a_number_of_5000_digits_is_refused_like_any_other(text: str) -> None:
     with pytest.raises(InvalidLimitResults, match="must be between 1-500") as refused:
         LimitResults.parse(text, NOON)
     assert len(refused.value.message) < 150
@@ -108,7 +108,7 @@ def test_a_near_miss_is_refused_with_what_is_allowed(text: str) -> None:
 
 @patient
 @given(st.text(min_size=1), moments)
-def test_any_text_is_one_of_seven_uses_or_refused(text: str, now: datetime) -> None:
+def test_s40_any_text_is_one_of_seven_uses_or_refused(text: str, now: datetime) -> None:
     try:
         parsed = LimitResults.parse(text, now)
     except InvalidLimitResults:

@@ -36,7 +36,7 @@ def test_what_was_stored_plain_opens_when_keys_come(secret: str) -> None:
     assert SecretBox([NEW]).open(sealed(SecretBox([]), secret)) == secret
 
 
-def test_a_sealed_secret_does_not_show_and_never_looks_the_same() -> None:
+def test_s20_a_sealed_secret_does_not_show_and_never_looks_the_same() -> None:
     box = SecretBox([NEW])
     first, second = sealed(box, "hunter2-hunter2"), sealed(box, "hunter2-hunter2")
     assert first != second
