@@ -21,13 +21,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.conftest import AUTH
 from tests.in_process import serving
 
-from llm_service.jobs.model import Base
+from llm_service.admin.model import Base
 from llm_service.migrations import project_root
 from llm_service.settings import async_database_url, load_settings
 
 ROOT = project_root()
 CONFIG = ROOT / "pyproject.toml"
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 TABLES = {
     "llm_workflow_jobs",
     "llm_job_attempts",
@@ -36,6 +36,9 @@ TABLES = {
     "llm_calls",
     "llm_webhook_deliveries",
     "llm_webhook_attempts",
+    "llm_admin_sessions",
+    "llm_admin_audit",
+    "llm_admin_logins",
 }
 OF_BEFORE = UUID("00000000-0000-4000-8000-000000000001")
 OF_NOW = UUID("00000000-0000-7000-8000-000000000002")
@@ -130,7 +133,7 @@ async def test_every_step_goes_forward_and_back_and_forward_to_the_same_schema(
     assert await tables(url) == set()
     assert await version(url) is None
     await migrate(url, "head")
-    assert await shape(url) == forward["0007"]
+    assert await shape(url) == forward["0008"]
 
 
 async def test_rows_outlive_the_way_down_and_up_again(
@@ -333,7 +336,7 @@ async def test_alembic_starts(empty_database_url: str, tmp_path: Path, start: li
 
 async def test_migrate_and_rollback_start_from_anywhere(empty_database_url: str, tmp_path: Path) -> None:
     await run(PROGRAMS / "llm-service", "migrate", url=empty_database_url, cwd=tmp_path)
-    assert await version(empty_database_url) == "0007"
+    assert await version(empty_database_url) == "0008"
     await run(sys.executable, "-m", "llm_service", "rollback", url=empty_database_url, cwd=tmp_path)
     assert await version(empty_database_url) == "0006"
 
@@ -382,7 +385,7 @@ async def test_migrations_that_start_at_once_take_turns(empty_database_url: str)
     await holder.close()
     outcomes: list[Any] = await both
     assert [outcome for outcome in outcomes if isinstance(outcome, BaseException)] == []
-    assert await version(empty_database_url) == "0007"
+    assert await version(empty_database_url) == "0008"
     assert await tables(empty_database_url) == TABLES
 
 

@@ -5,6 +5,7 @@ It stands outside Litestar, so that what no route answers (404, 405) passes thro
 
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -56,7 +57,7 @@ class Edge:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
-                    *SECURITY_HEADERS,
+                    *_lacking(message["headers"]),
                 ]
             await send(message)
 
@@ -67,6 +68,12 @@ class Edge:
                 await self._inner(scope, receive, send_on)
         finally:
             _note(scope, status, time.perf_counter() - started)
+
+
+def _lacking(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The security headers but for those that the pages under /admin have set in their own words."""
+    there = {name.lower() for name, _ in headers}
+    return [(name, value) for name, value in SECURITY_HEADERS if name not in there]
 
 
 def _request_id(scope: Any) -> str:
