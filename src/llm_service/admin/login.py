@@ -16,7 +16,7 @@ log = get_logger(__name__)
 WRONG = "That is not the password."
 
 
-@get("/admin", include_in_schema=False)
+@get("/", include_in_schema=False)
 async def login_page(request: Request[Any, Any, Any]) -> Response[Any]:
     wanted = local_path(request.query_params.get("next"))
     if is_signed_in(request):
@@ -24,7 +24,7 @@ async def login_page(request: Request[Any, Any, Any]) -> Response[Any]:
     return _form(request, wanted)
 
 
-@post("/admin", include_in_schema=False)
+@post("/", include_in_schema=False)
 async def login(request: Request[Any, Any, Any]) -> Response[Any]:
     """Compare the password; a right one gets a new token, whatever the browser had before."""
     form = await request.form()
@@ -44,7 +44,7 @@ async def login(request: Request[Any, Any, Any]) -> Response[Any]:
     return Redirect(wanted, status_code=303, headers={"Set-Cookie": set_cookie(request.scope, token)})
 
 
-@post("/admin/logout", include_in_schema=False)
+@post("/logout", include_in_schema=False)
 async def logout(request: Request[Any, Any, Any]) -> Response[Any]:
     await sessions_of(request).close(request.scope["state"]["admin_token"])
     log.info("admin logged out", session=session_of(request).name)

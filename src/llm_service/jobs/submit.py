@@ -116,7 +116,7 @@ class Desk:
                 return self._replay(accepted, once), True
         return await self._accept(accepted, job), False
 
-    async def retry(self, job_id: UUID, *, request_id: str) -> Accepted:
+    async def retry(self, job_id: UUID, *, request_id: str, priority: int | None = None) -> Accepted:
         """Run a finished job again, as a new job with the same request and `retried_from`.
 
         Raises `JobNotFound`, `JobNotRetryable` for an unfinished job, and what `check` does.
@@ -134,7 +134,10 @@ class Desk:
         )
         self.check(submission)
         job = msgspec.structs.replace(
-            self._new_job(submission, request_id), webhook_secret=earlier.webhook_secret, retried_from=job_id
+            self._new_job(submission, request_id),
+            webhook_secret=earlier.webhook_secret,
+            retried_from=job_id,
+            priority=submission.priority if priority is None else priority,
         )
         return await self._accept(await intake.add(self._database, job), job)
 
