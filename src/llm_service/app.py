@@ -8,6 +8,10 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
+from llm_service.admin.guard import AdminGuard
+from llm_service.admin.html import Pages
+from llm_service.admin.routes import admin_router
+from llm_service.admin.sessions import Sessions
 from llm_service.api import health, job, jobs, workflow
 from llm_service.api.auth import GUARDED, SecretCheck
 from llm_service.api.body import MAX_BODY
@@ -62,8 +66,9 @@ def create_app(settings: Settings) -> Litestar:
             health.live,
             health.ready,
             health.metrics,
+            admin_router(),
         ],
-        state=State({"services": services}),
+        state=State({"services": services, "pages": Pages()}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),
@@ -71,7 +76,8 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     # Around Litestar, not within it: its own middleware does not see what no route answers.
-    app.asgi_handler = Edge(app.asgi_handler, SecretCheck(settings.api_secret))
+    admin = AdminGuard(app.asgi_handler, _sessions(services))
+    app.asgi_handler = Edge(admin, SecretCheck(settings.api_secret))
     return app
 
 
@@ -92,6 +98,12 @@ def open_services(settings: Settings) -> Services:
             max_attempts=settings.max_attempts,
         ),
     )
+
+
+def _sessions(services: Services) -> Sessions | None:
+    """None without an admin password: then there is nothing at /admin."""
+    password = services.settings.admin_password
+    return None if password is None else Sessions(services.database, password)
 
 
 async def close_services(services: Services) -> None:

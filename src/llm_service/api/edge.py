@@ -76,6 +76,13 @@ def _lacking(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
     return [(name, value) for name, value in SECURITY_HEADERS if name not in there]
 
 
+def _completed(sent: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """With the headers that every answer has; what the answer says itself (the pages do) stands."""
+    headers = [*sent, (b"x-request-id", request_id.encode())]
+    named = {name.lower() for name, _ in headers}
+    return [*headers, *((name, value) for name, value in SECURITY_HEADERS if name not in named)]
+
+
 def _request_id(scope: Any) -> str:
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return sent.decode() if USABLE_ID.fullmatch(sent) else uuid7().hex
