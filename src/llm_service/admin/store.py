@@ -32,7 +32,7 @@ class Tries(NamedTuple):
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:lock, hashtext(:peer))")
 _TRIES = sa.text(f"""
 SELECT count(*), (SELECT count(*) FROM (SELECT FROM llm_admin_logins
-                                         WHERE at > now() - interval '{RECENTLY}' LIMIT 1000) AS some),
+                                         WHERE at > now() - interval '{RECENTLY}' LIMIT 1000) AS recent),
        coalesce(CAST(extract(epoch FROM now() - max(at)) AS double precision), 0)
   FROM llm_admin_logins WHERE peer = :peer AND at > now() - interval '{RECENTLY}'
 """)  # noqa: S608 - constants
