@@ -204,7 +204,7 @@ async def test_suggestions_are_the_commonest_of_the_newest(year: Database, rows:
             f"LIMIT {NEWEST}) AS newest WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20"
         )
         oracle = [tuple(row) for row in found]
-        assert await insight.suggestions(year, column, JobFilters()) == oracle  # type: ignore[arg-type]
+        assert await insight.suggestions(year, column, JobFilters()) == oracle
         # Its own filter does not hide the other choices.
         assert await insight.suggestions(year, column, JobFilters(**{column: "x"})) == oracle  # type: ignore[arg-type]
     named = await insight.suggestions(year, "username", JobFilters(status="failed"), "USER_1")
