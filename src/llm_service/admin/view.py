@@ -19,6 +19,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str
     word: str
+    note: str | None
     attempt: int
     max_attempts: int
     action: str | None
@@ -43,6 +44,7 @@ def row_of(job: Any, now: datetime) -> Row:
         id=str(job.id),
         status=job.status,
         word=status_word(job, now),
+        note=f"at {job.run_after:%H:%M:%S}" if _waits_for_retry(job, now) else None,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         action=job.action,
@@ -74,12 +76,16 @@ WORDS = {
 
 def status_word(job: Any, now: datetime) -> str:
     """The state in a word; two are derived: a retry that waits, and a running job nobody has a lease on."""
-    if job.status == "pending" and job.attempt > 0 and job.run_after > now:
-        return f"Retrying at {job.run_after:%H:%M:%S}"
+    if _waits_for_retry(job, now):
+        return "Retrying"
     stalled = job.status == "processing" and job.lease_expires_at is not None
     if stalled and (now - job.lease_expires_at).total_seconds() > STALE_AFTER_S:
         return "Stalled"
     return WORDS[job.status]
+
+
+def _waits_for_retry(job: Any, now: datetime) -> bool:
+    return bool(job.status == "pending" and job.attempt > 0 and job.run_after > now)
 
 
 def between_ms(start: datetime | None, end: datetime | None) -> int | None:
