@@ -172,7 +172,7 @@ def _message(action: str, tally: Tally, error: RequestError | None) -> str:
     if tally.failed:
         parts.append(f"{tally.failed:,} failed: {error.message if error is not None else ''}")
     if tally.after is not None:
-        parts.append("more are left")
+        parts.append("more may be left")
     return ", ".join(parts) + "."
 
 
