@@ -200,10 +200,10 @@ async def test_when_time_runs_out_it_can_go_on_without_doing_any_twice(
     await add("completed", 3)
     await add("failed", 4)
     shown = await preview(admin, action="retry", filter="")
-    after, done, turns = None, 0, 0
+    after: str | None = None
+    done, turns = 0, 0
     while True:
-        more = {} if after is None else {"after": after}
-        result = (await by_filter(admin, "retry", "", shown, **more)).json()
+        result = (await by_filter(admin, "retry", "", shown, after=after)).json()
         done, turns, after = done + result["done"], turns + 1, result["after"]
         if after is None:
             break
@@ -324,7 +324,7 @@ async def test_s29_what_breaks_off_has_its_row_all_the_same(
         seen.extend(await audit(sql))
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(deeds.cancel, "cancel", break_off)
+    monkeypatch.setattr("llm_service.jobs.cancel.cancel", break_off)
     (waiting,) = await add("pending")
     answer = await admin.post("/admin/actions", {"action": "cancel", "job_ids": [str(waiting)]})
     assert answer.status_code == 500

@@ -338,7 +338,7 @@ async def test_migrate_and_rollback_start_from_anywhere(empty_database_url: str,
     await run(PROGRAMS / "llm-service", "migrate", url=empty_database_url, cwd=tmp_path)
     assert await version(empty_database_url) == "0008"
     await run(sys.executable, "-m", "llm_service", "rollback", url=empty_database_url, cwd=tmp_path)
-    assert await version(empty_database_url) == "0006"
+    assert await version(empty_database_url) == "0007"
 
 
 @pytest.mark.parametrize(
