@@ -42,7 +42,7 @@ log = get_logger(__name__)
 BATCH = 500
 AT_ONCE = 4
 """Jobs in hand at one time: the API's connections are for its callers."""
-BUDGET_S = 10.0
+BUDGET_S = 3.0
 """After this no further batch is begun: the answer says where to go on."""
 LAST = 0
 """The priority of many retries at once."""
