@@ -13,6 +13,7 @@ from tests.admin.conftest import FETCH, Browser
 from llm_service.admin import deeds
 
 JOBS = "llm_workflow_jobs"
+NOBODY = str(UUID(int=1))
 ADD = f"""
 INSERT INTO {JOBS} (id, workflow_name, input_data, status, username, action, cost_usd, priority, created_at, completed_at)
 SELECT gen_random_uuid(), $1, '{{"prompt": "Hello."}}', $2, $3, 'generate contacts', 0.5, 7, now() - n * interval '1 second', now()
@@ -261,11 +262,11 @@ async def test_the_moment_of_the_preview_can_not_be_put_into_the_future(
         ({"action": "cancel", "filter": "", "expected": -1, "until": "2026-01-01T00:00:00Z"}, 422),
         ({"action": "cancel"}, 422),
         ({"action": "cancel", "job_ids": [], "filter": None}, 422),
-        ({"action": "cancel", "job_ids": [str(uuid4())], "filter": ""}, 422),
+        ({"action": "cancel", "job_ids": [NOBODY], "filter": ""}, 422),
         ({"action": "cancel", "job_ids": ["x"]}, 422),
-        ({"action": "cancel", "job_ids": [str(uuid4()) for _ in range(501)]}, 422),
-        ({"action": "drop", "job_ids": [str(uuid4())]}, 422),
-        ({"action": "cancel", "job_ids": [str(uuid4())], "more": 1}, 422),
+        ({"action": "cancel", "job_ids": [str(UUID(int=n)) for n in range(501)]}, 422),
+        ({"action": "drop", "job_ids": [NOBODY]}, 422),
+        ({"action": "cancel", "job_ids": [NOBODY], "more": 1}, 422),
         ([], 422),
     ],
     ids=lambda value: str(value)[:60],
