@@ -128,7 +128,7 @@ def month(now: datetime, rows: int) -> Rows:
     made = Rows(now)
     chance = made.chance
     for _ in range(rows):
-        age = timedelta(days=30) * chance.random() ** 2.4 + timedelta(minutes=3)
+        age = timedelta(days=30) * chance.random() ** 1.7 + timedelta(minutes=3)
         status = chance.choices(["completed", "failed", "cancelled"], [93, 6, 1])[0]
         made.job(now - age, status, attempt=3 if status == "failed" and chance.random() < 0.7 else 1)
     for minute in (26, 31, 44):
