@@ -61,10 +61,11 @@ def in_thread(work: Callable[[], None]) -> None:
 
 
 def _site(server_url: str, redis_url: str, name: str, rows: int) -> Iterator[Site]:
-    run_sql(server_url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    drop = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+    in_thread(lambda: run_sql(server_url, drop, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
     url = with_name(server_url, name)
     if rows:
-        asyncio.run(seed(url, rows=rows))
+        in_thread(lambda: asyncio.run(seed(url, rows=rows)))
     settings = load_settings(
         {
             "DATABASE_URL": url, "REDIS_URL": redis_url, "LLM_SERVICE_API_SECRET": SECRET, "LLM_SERVICE_MODEL": "offline",
@@ -73,7 +74,7 @@ def _site(server_url: str, redis_url: str, name: str, rows: int) -> Iterator[Sit
     )  # fmt: skip
     with served(settings) as address:
         yield Site(address, url)
-    run_sql(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    in_thread(lambda: run_sql(server_url, drop))
 
 
 @pytest.fixture(scope="session")
