@@ -106,15 +106,34 @@ class Visitor:
         self._contexts: list[BrowserContext] = []
         self.complaints: list[str] = []
 
-    def open(self, site: Site, path: str, *, width: int = 1280, height: int = 900, theme: Any = "light", **options: Any) -> Page:
+    def open(
+        self,
+        site: Site,
+        path: str,
+        *,
+        width: int = 1280,
+        height: int = 900,
+        theme: Any = "light",
+        **options: Any,
+    ) -> Page:
         context = self._browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=theme, storage_state=self._states.get(site.url), **options
+            viewport={"width": width, "height": height},
+            color_scheme=theme,
+            storage_state=self._states.get(site.url),
+            **options,
         )
         self._contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                self.complaints.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on(
+            "dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss())
+        )
         page.goto(site.url + path)
         if page.locator("#password").count() and not path.startswith("/admin?stay"):
             page.fill("#password", PASSWORD)

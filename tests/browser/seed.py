@@ -51,7 +51,9 @@ class Rows:
         started = at + timedelta(seconds=wait_s) if status != "pending" or attempt > 1 else None
         over = status in ("completed", "failed", "cancelled")
         ended = (started or at) + timedelta(seconds=run_s) if over else None
-        code = given.pop("error_code", None) or (self.chance.choices(list(ERRORS), [6, 3, 2, 1])[0] if status == "failed" else None)
+        code = given.pop("error_code", None) or (
+            self.chance.choices(list(ERRORS), [6, 3, 2, 1])[0] if status == "failed" else None
+        )
         tokens = int(run_s * 180) if over else None
         row: dict[str, Any] = {
             "id": UUID(int=(int(at.timestamp() * 1000) << 80) | (0x7 << 76) | (0x2 << 62) | self.chance.getrandbits(60)),
@@ -72,7 +74,9 @@ class Rows:
             self._side_rows(row, started, ended, attempt)
         return row["id"]  # type: ignore[no-any-return]
 
-    def _side_rows(self, row: dict[str, Any], started: datetime, ended: datetime | None, attempt: int) -> None:
+    def _side_rows(
+        self, row: dict[str, Any], started: datetime, ended: datetime | None, attempt: int
+    ) -> None:
         whole = (ended or self.now) - started
         for number in range(1, attempt + 1):
             begin, last = started + whole * ((number - 1) / attempt), number == attempt
@@ -80,7 +84,17 @@ class Rows:
             outcome = ("running" if row["status"] == "processing" else row["status"]) if last else "failed"
             if last and row["status"] == "pending":
                 outcome, end = "failed", started + whole * 0.9
-            self.attempts.append((row["id"], number, "worker-1", begin, end, outcome, row["error_code"] if outcome == "failed" else None))
+            self.attempts.append(
+                (
+                    row["id"],
+                    number,
+                    "worker-1",
+                    begin,
+                    end,
+                    outcome,
+                    row["error_code"] if outcome == "failed" else None,
+                )
+            )
             status = {"completed": "succeeded", "running": "running"}.get(outcome, "failed")
             took = None if end is None else (end - begin) * 0.92
             self.calls.append(
@@ -93,15 +107,37 @@ class Rows:
             event = f"workflow.{row['status']}"
             waits = row["webhook_state"] == "retrying"
             tries = {"delivered": 1, "retrying": 2, "exhausted": 3}.get(row["webhook_state"], 0)
-            self.deliveries.append((row["id"], f"msg_{row['id'].hex}", event, row["webhook_state"], tries, self.now + timedelta(minutes=4) if waits else None))
+            self.deliveries.append(
+                (
+                    row["id"],
+                    f"msg_{row['id'].hex}",
+                    event,
+                    row["webhook_state"],
+                    tries,
+                    self.now + timedelta(minutes=4) if waits else None,
+                )
+            )
             for number in range(1, tries + 1):
                 good = row["webhook_state"] == "delivered"
-                self.tries.append((row["id"], number, ended + timedelta(seconds=(number - 1) * 6 + 0.2), 200 if good else 503, 84, "ok" if good else "upstream is restarting", None))
+                self.tries.append(
+                    (
+                        row["id"],
+                        number,
+                        ended + timedelta(seconds=(number - 1) * 6 + 0.2),
+                        200 if good else 503,
+                        84,
+                        "ok" if good else "upstream is restarting",
+                        None,
+                    )
+                )
 
 
 JOB_SIDE = {
     "attempts": ("llm_job_attempts", "job_id claim worker started_at ended_at outcome error_code"),
-    "calls": ("llm_calls", "job_id claim step provider model status started_at completed_at latency_ms input_tokens output_tokens cost_usd retries error_code error_message"),
+    "calls": (
+        "llm_calls",
+        "job_id claim step provider model status started_at completed_at latency_ms input_tokens output_tokens cost_usd retries error_code error_message",
+    ),
     "deliveries": ("llm_webhook_deliveries", "job_id webhook_id event state tries next_attempt_at"),
     "tries": ("llm_webhook_attempts", "job_id number started_at status_code latency_ms response error"),
 }
@@ -112,7 +148,9 @@ async def seed(url: str, *, rows: int = 4_000) -> None:
     try:
         made = month(await connection.fetchval("SELECT now()"), rows)
         await write(connection, made)
-        await connection.execute("INSERT INTO llm_workers (name, seen_at, running, concurrency) VALUES ('worker-1', now() + interval '8 hours', 4, 100)")
+        await connection.execute(
+            "INSERT INTO llm_workers (name, seen_at, running, concurrency) VALUES ('worker-1', now() + interval '8 hours', 4, 100)"
+        )
         await connection.execute("ANALYZE")
     finally:
         await connection.close()
@@ -133,19 +171,44 @@ def month(now: datetime, rows: int) -> Rows:
         made.job(now - age, status, attempt=3 if status == "failed" and chance.random() < 0.7 else 1)
     for minute in (26, 31, 44):
         made.job(now - timedelta(minutes=minute), "completed", username=None, user_id=None, action=None)
-    made.job(now - timedelta(minutes=2, seconds=40), "completed", action="generate mission report", username="dispatch", priority=8)
+    made.job(
+        now - timedelta(minutes=2, seconds=40),
+        "completed",
+        action="generate mission report",
+        username="dispatch",
+        priority=8,
+    )
     made.job(
         now - timedelta(minutes=3), "failed", id=STORY, action="generate contacts", username="jane_smith", error_code="ModelTimeout",
         attempt=3, wait_s=1.2, run_s=42.0, webhook_state="retrying", error_message=ERRORS["ModelTimeout"],
     )  # fmt: skip
-    made.job(now - timedelta(minutes=1, seconds=50), "completed", action="plan the route", username="night_shift", webhook_state="exhausted")
+    made.job(
+        now - timedelta(minutes=1, seconds=50),
+        "completed",
+        action="plan the route",
+        username="night_shift",
+        webhook_state="exhausted",
+    )
     made.job(now - timedelta(seconds=70), "cancelled", action="draft a briefing", username="planner_2")
     for seconds, user in ((38, "dispatch"), (21, "jane_smith"), (12, "field_office_3")):
         made.job(now - timedelta(seconds=seconds), "processing", username=user, wait_s=0.8)
-    made.job(now - timedelta(seconds=95), "processing", id=RUNNING, username="jane_smith", action="generate mission report", attempt=2, wait_s=1.0)
-    made.job(now - timedelta(seconds=130), "pending", attempt=2, run_after=now + timedelta(minutes=20), wait_s=1.0, username="training")
+    made.job(
+        now - timedelta(seconds=95),
+        "processing",
+        id=RUNNING,
+        username="jane_smith",
+        action="generate mission report",
+        attempt=2,
+        wait_s=1.0,
+    )
+    made.job(
+        now - timedelta(seconds=130),
+        "pending",
+        attempt=2,
+        run_after=now + timedelta(minutes=20),
+        wait_s=1.0,
+        username="training",
+    )
     for seconds in (9, 4):
         made.job(now - timedelta(seconds=seconds), "pending")
     return made
-
-

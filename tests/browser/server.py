@@ -16,7 +16,9 @@ def served(settings: Settings) -> Iterator[str]:
     """The address of the running service."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), log_config=None, access_log=False, server_header=False, lifespan="on")
+        uvicorn.Config(
+            create_app(settings), log_config=None, access_log=False, server_header=False, lifespan="on"
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -33,7 +33,9 @@ def settle(page: Page) -> None:
 
 
 def axe_violations(page: Page) -> list[str]:
-    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+    found = Axe().run(
+        page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+    )
     return [
         f"{rule['id']}: {rule['help']}: {[node['html'][:160] for node in rule['nodes'][:3]]}"
         for rule in found.response["violations"]
@@ -83,19 +85,28 @@ def test_panels_and_dialogs_fit_and_are_accessible(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_charts_say_the_same_as_a_table(month: Site, visitor: Visitor, picture: Callable[[Page, str], None]) -> None:
+def test_the_charts_say_the_same_as_a_table(
+    month: Site, visitor: Visitor, picture: Callable[[Page, str], None]
+) -> None:
     page = visitor.open(month, "/admin/queue?limit=7+Days", width=1440)
     page.locator("#more-insight").click()
     page.wait_for_selector("#less-insight")
     page.locator(".as-table summary").click()
     picture(page, "charts-1440-light")
-    total = sum(int(cell.replace(",", "")) for cell in page.locator(".as-table tbody td:nth-child(2)").all_inner_texts())
-    wanted = month.sql("SELECT count(*) FROM llm_workflow_jobs WHERE created_at >= now() - interval '168 hours'")[0][0]
+    total = sum(
+        int(cell.replace(",", ""))
+        for cell in page.locator(".as-table tbody td:nth-child(2)").all_inner_texts()
+    )
+    wanted = month.sql(
+        "SELECT count(*) FROM llm_workflow_jobs WHERE created_at >= now() - interval '168 hours'"
+    )[0][0]
     assert total == wanted
     assert axe_violations(page) == []
 
 
-def test_no_jobs_at_all_shows_how_to_submit_one(nothing: Site, visitor: Visitor, picture: Callable[[Page, str], None]) -> None:
+def test_no_jobs_at_all_shows_how_to_submit_one(
+    nothing: Site, visitor: Visitor, picture: Callable[[Page, str], None]
+) -> None:
     page = visitor.open(nothing, "/admin/queue", width=1024)
     settle(page)
     picture(page, "no-jobs-1024-light")
@@ -105,7 +116,9 @@ def test_no_jobs_at_all_shows_how_to_submit_one(nothing: Site, visitor: Visitor,
     assert axe_violations(page) == []
 
 
-def test_without_script_the_table_the_filters_and_a_retry_work(month: Site, visitor: Visitor, picture: Callable[[Page, str], None]) -> None:
+def test_without_script_the_table_the_filters_and_a_retry_work(
+    month: Site, visitor: Visitor, picture: Callable[[Page, str], None]
+) -> None:
     page = visitor.open(month, "/admin/queue", java_script_enabled=False)
     page.locator("#f-status").select_option("failed")
     page.locator("#f-user").fill("jane_smith")

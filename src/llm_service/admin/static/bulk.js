@@ -90,8 +90,9 @@ export async function askAndDo(action, target, opener, onDone) {
 function describe(action, preview) {
   const parts = [];
   if (action === "retry") {
-    const cost = preview.cost_usd === null ? "what they cost is not known" : `they cost $${preview.cost_usd.toFixed(4)} when they ran`;
-    parts.push(make("p", `Each runs again as a new job and calls the model; ${cost}.`));
+    const it = preview.count === 1 ? ["It runs again as a new job and calls the model", "it"] : ["Each runs again as a new job and calls the model", "they"];
+    const cost = preview.cost_usd === null ? `what ${it[1]} cost is not known` : `${it[1]} cost $${preview.cost_usd.toFixed(4)} before`;
+    parts.push(make("p", `${it[0]}; ${cost}.`));
   }
   if (action === "delete") parts.push(make("p", "They are gone for good, with their inputs, outputs and logs. Unfinished ones are stopped first."));
   if (action === "cancel") parts.push(make("p", "Running ones are broken off; what the model has answered so far is lost."));

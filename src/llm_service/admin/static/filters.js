@@ -11,6 +11,8 @@ export function openFilters() {
   const narrow = matchMedia("(max-width: 760px)");
   fold.open = !narrow.matches;
   narrow.addEventListener("change", () => (fold.open = !narrow.matches));
+  form.reset(); // to what the address says, not to what the browser remembers of an earlier visit
+  addEventListener("pageshow", (event) => event.persisted && form.reset());
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     go(form);
