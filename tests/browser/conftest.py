@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, sync_playwright
 from tests.browser.seed import seed
 from tests.browser.server import served
 from tests.conftest import SECRET, TEMPLATE, run_sql, with_name
@@ -131,9 +131,7 @@ class Visitor:
             ),
         )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on(
-            "dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss())
-        )
+        page.on("dialog", self._note_dialog)
         page.goto(site.url + path)
         if page.locator("#password").count() and not path.startswith("/admin?stay"):
             page.fill("#password", PASSWORD)
@@ -141,6 +139,10 @@ class Visitor:
             page.wait_for_selector("#jobs, #job, .alone:not(.login)")
             self._states[site.url] = context.storage_state()
         return page
+
+    def _note_dialog(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog {dialog.message}")
+        dialog.dismiss()
 
     def close(self) -> None:
         for context in self._contexts:
