@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
+from llm_service.admin.failures import page_at_the_door
 from llm_service.admin.guard import AdminGuard
 from llm_service.admin.html import Pages
 from llm_service.admin.routes import admin_router
@@ -37,6 +38,7 @@ def create_app(settings: Settings) -> Litestar:
     check_model(settings)
     check_service_secret(settings.webhook_secret)
     services = open_services(settings)
+    pages = Pages()
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -68,7 +70,7 @@ def create_app(settings: Settings) -> Litestar:
             health.metrics,
             admin_router(),
         ],
-        state=State({"services": services, "pages": Pages()}),
+        state=State({"services": services, "pages": pages}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),
@@ -76,7 +78,7 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     # Around Litestar, not within it: its own middleware does not see what no route answers.
-    admin = AdminGuard(app.asgi_handler, _sessions(services))
+    admin = AdminGuard(app.asgi_handler, _sessions(services), page_at_the_door(pages))
     app.asgi_handler = Edge(admin, SecretCheck(settings.api_secret))
     return app
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -156,3 +157,11 @@ async def test_suggestions_say_how_often_each_value_is_there(queue_of_300: Brows
             "/admin/suggestions?column=password", headers={"X-Requested-With": "fetch"}
         )
     ).status_code == 422
+
+
+async def test_a_page_refused_at_the_door_is_a_page(browser: httpx.AsyncClient) -> None:
+    page = await browser.post("/admin", data={"password": "x", "csrf_token": "wrong"})
+    assert page.status_code == 403
+    assert page.headers["content-type"].startswith("text/html")
+    assert "This was refused" in page.text
+    assert "out of date" in page.text

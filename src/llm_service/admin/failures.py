@@ -1,12 +1,14 @@
 """How an error looks under /admin: a page for who goes there, the envelope of the API for the page's own script."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from litestar import Request, Response, get
 from litestar.exceptions import HTTPException
 
-from llm_service.admin.html import pages_of, wants_part
+from llm_service.admin.html import Pages, pages_of, wants_part
 from llm_service.api.errors import on_bug, on_http_exception, on_request_error
 from llm_service.errors import RequestError, RouteNotFound
 
@@ -62,6 +64,25 @@ def _page(request: Request[Any, Any, Any], plain: Response[Any], message: str) -
         again=request.method == "GET" and status >= 429,
         request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
     )
+
+
+def page_at_the_door(pages: Pages) -> Callable[[Any, RequestError], str]:
+    """The page for what the guard refuses: nothing is known of a session there."""
+
+    def html(scope: Any, error: RequestError) -> str:
+        return pages.render(
+            "error.html",
+            now=datetime.now(UTC),
+            csrf_token="",
+            is_signed_in=False,
+            heading=TITLES.get(error.status, TITLES[500]),
+            message=error.message,
+            help=HELP.get(error.status, ""),
+            again=scope["method"] == "GET" and error.status >= 429,
+            request_id=scope["state"].get("request_id", ""),
+        )
+
+    return html
 
 
 EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {

@@ -5,7 +5,7 @@ own pages know, and no sign of another site. Out: the headers that keep foreign 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import Any
@@ -45,12 +45,17 @@ NO_STORE = (b"cache-control", b"no-store")
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
+ErrorPage = Callable[[Any, RequestError], str]
+"""The HTML of an error, of the request's ASGI scope and what was wrong."""
+
+
 class AdminGuard:
     """An ASGI application around the one that has the pages. Without sessions (no password) there is no /admin."""
 
-    def __init__(self, inner: ASGIApp, sessions: Sessions | None) -> None:
+    def __init__(self, inner: ASGIApp, sessions: Sessions | None, error_page: ErrorPage) -> None:
         self._inner = inner
         self._sessions = sessions
+        self._error_page = error_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP or not is_admin(scope["path"]):
@@ -62,7 +67,7 @@ class AdminGuard:
         except _ToLogin as login:
             await _redirect(send_on, login.where)
         except RequestError as error:
-            await _refuse(scope, send_on, error)
+            await _refuse(scope, send_on, error, self._error_page)
         else:
             await self._inner(scope, receive, send_on)
 
@@ -275,10 +280,11 @@ async def _redirect(send: Send, where: str) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _refuse(scope: Any, send: Send, error: RequestError) -> None:
-    is_plain = isinstance(error, RequestRefused | ServiceUnavailable) and not is_fetch(scope)
-    body = error.message.encode() if is_plain else msgspec.json.encode(envelope(error))
-    kind = b"text/plain; charset=utf-8" if is_plain else b"application/json"
+async def _refuse(scope: Any, send: Send, error: RequestError, error_page: ErrorPage) -> None:
+    """A page for who goes there, as far as they may know that there are pages; else the envelope."""
+    is_page = isinstance(error, RequestRefused | ServiceUnavailable) and not is_fetch(scope)
+    body = error_page(scope, error).encode() if is_page else msgspec.json.encode(envelope(error))
+    kind = b"text/html; charset=utf-8" if is_page else b"application/json"
     headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
