@@ -98,6 +98,7 @@ def open_services(settings: Settings) -> Services:
 
 
 async def close_services(services: Services) -> None:
+    await services.desk.close()
     await asyncio.gather(services.queue.close(), services.database.close(), services.health_database.close())
 
 
