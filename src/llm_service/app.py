@@ -18,11 +18,12 @@ from llm_service.api.auth import GUARDED, SecretCheck
 from llm_service.api.body import MAX_BODY
 from llm_service.api.edge import Edge
 from llm_service.api.errors import EXCEPTION_HANDLERS
+from llm_service.api.leaving import leave_in_order
 from llm_service.api.openapi import openapi_config
 from llm_service.api.services import Services
 from llm_service.db import API_LIMITS, HEALTH_LIMITS, Database
 from llm_service.jobs.queue import JobQueue, connect
-from llm_service.jobs.secrets import SecretBox, check_service_secret
+from llm_service.jobs.secrets import SecretBox, check_service_secrets
 from llm_service.jobs.submit import Desk
 from llm_service.llm import check_model
 from llm_service.logs import configure_logs, get_logger
@@ -36,12 +37,13 @@ log = get_logger(__name__)
 def create_app(settings: Settings) -> Litestar:
     """The ASGI application. Connects to nothing until it is used; a wrong setting is refused here."""
     check_model(settings)
-    check_service_secret(settings.webhook_secret)
+    check_service_secrets(settings.webhook_secret)
     services = open_services(settings)
     pages = Pages()
 
     @asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        leave_in_order(app.state, settings.leave_delay)
         await look_around(services.database, services.queue)
         try:
             yield
@@ -62,6 +64,7 @@ def create_app(settings: Settings) -> Litestar:
                     job.cancel_job,
                     job.cancel_workflow,
                     job.retry_job,
+                    job.redeliver_webhook,
                 ],
             ),
             health.health,
@@ -109,6 +112,7 @@ def _sessions(services: Services) -> Sessions | None:
 
 
 async def close_services(services: Services) -> None:
+    await services.desk.close()
     await asyncio.gather(services.queue.close(), services.database.close(), services.health_database.close())
 
 

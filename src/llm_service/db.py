@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from llm_service.deadline import Deadline
 from llm_service.errors import ServiceUnavailable
 from llm_service.logs import get_logger
 
@@ -40,14 +41,16 @@ class Limits(NamedTuple):
     wait: float = 2.0
     command: float = 5.0
     statement: float = 3.0
+    whole: float = 60.0
+    """From asking for a connection to having given it back, whatever happens in between."""
 
 
-API_LIMITS = Limits(pool=10, connect=1.0, wait=1.0, command=2.0, statement=2.0)
-"""Tight enough that a caller has a 503 within 2.5 s, wherever the database hangs."""
+API_LIMITS = Limits(pool=10, connect=1.0, wait=1.0, command=2.0, statement=1.8, whole=2.0)
+"""Tight enough that a caller has a 503 within 2.5 s, wherever the database hangs, a second try included."""
 WORKER_LIMITS = Limits(pool=10, wait=10.0, command=10.0, statement=8.0)
-BEAT_LIMITS = Limits(pool=2, command=4.0, statement=4.0)
+BEAT_LIMITS = Limits(pool=2, command=4.0, statement=4.0, whole=6.0)
 """The heartbeat has its own too, and gives up before the next beat: a hung connection must not hang it."""
-HEALTH_LIMITS = Limits(pool=1, wait=1.0, command=1.5, statement=1.0)
+HEALTH_LIMITS = Limits(pool=1, wait=1.0, command=1.5, statement=1.0, whole=1.5)
 """Health has a connection of its own: it must answer when the pool is exhausted."""
 
 
@@ -84,6 +87,7 @@ class Database:
                 },
             },
         )
+        self._limits = limits
         sa.event.listen(self.engine.sync_engine, "handle_error", _leave_read_only)
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.clock = DatabaseClock(self)
@@ -91,13 +95,13 @@ class Database:
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
         with _naming_absence():
-            async with self._autocommit.connect() as connection:
+            async with Deadline(self._limits.whole), self._autocommit.connect() as connection:
                 yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         with _naming_absence():
-            async with self.engine.begin() as connection:
+            async with Deadline(self._limits.whole), self.engine.begin() as connection:
                 yield connection
 
     async def close(self) -> None:

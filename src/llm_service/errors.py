@@ -7,7 +7,7 @@ ServiceError
 │   │        ConflictingFilters EmptyJobIdsList InvalidJobIDs MalformedBody
 │   ├── 401  InvalidAPISecret
 │   ├── 404  JobNotFound RouteNotFound · 405 MethodNotAllowed · 413 BodyTooLarge · 415 UnsupportedMediaType
-│   ├── 409  JobNotCancellable JobNotRetryable
+│   ├── 409  JobNotCancellable JobNotRetryable WebhookNotRedeliverable
 │   ├── 422  ValidationError UnknownWorkflow InvalidInputData UnsafeWebhookURL IdempotencyKeyReused
 │   └── 429  TooManyRequests · 503 ServiceUnavailable · 500 InternalError
 └── JobFailure                    why a job failed: its `error_code` is the class name
@@ -131,6 +131,10 @@ class JobNotCancellable(RequestError):
 
 
 class JobNotRetryable(RequestError):
+    status = 409
+
+
+class WebhookNotRedeliverable(RequestError):
     status = 409
 
 

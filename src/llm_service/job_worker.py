@@ -7,7 +7,16 @@ from typing import Any
 
 from arq.worker import Worker
 
-from llm_service.jobs.queue import BELL, REDIS_ERRORS, connect, pack, running_elsewhere, unpack
+from llm_service.jobs.queue import (
+    BELL,
+    JOBS,
+    REDIS_ERRORS,
+    connect,
+    pack,
+    running_elsewhere,
+    unpack,
+    workflow_of,
+)
 from llm_service.logs import get_logger
 from llm_service.runtime import Runtime
 
@@ -18,6 +27,8 @@ CLAIM_S = 10
 POLL_S = 1.0
 """The safety net below the doorbell."""
 RING_WAIT_S = 5
+SPARE_HINTS = 20
+"""How many hints are read beyond the free slots: some are being taken by others."""
 RELEASE_S = 10.0
 """How long a run that is broken off may take to give its job back."""
 
@@ -35,7 +46,6 @@ class JobWorker(Worker):
             redis_pool=connect(runtime.settings.redis_url),
             handle_signals=False,
             poll_delay=0.0,
-            queue_read_limit=5_000,
             ctx={"runtime": runtime},
             job_serializer=pack,
             job_deserializer=unpack,
@@ -47,6 +57,7 @@ class JobWorker(Worker):
         self.in_progress_timeout_s = CLAIM_S
         self._runtime = runtime
         self._wake = asyncio.Event()
+        self._passed_over = 0
 
     async def main(self) -> None:
         bell = asyncio.create_task(self._listen())
@@ -58,6 +69,9 @@ class JobWorker(Worker):
 
     async def _turn(self) -> None:
         self._wake.clear()  # first: a ring during the poll is kept
+        # No more than can be started: behind them may be a hundred thousand.
+        free = max(self.max_jobs - self.job_counter, 0)
+        self.queue_read_limit = self._passed_over + 2 * free + SPARE_HINTS
         try:
             await self._poll_iteration()
         except REDIS_ERRORS as error:  # arq's own loop ends the process here
@@ -70,10 +84,11 @@ class JobWorker(Worker):
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         if not self._runtime.heartbeat.is_steady:
             return
-        waiting = [hint for raw in job_ids if (hint := raw.decode()) not in self.tasks]
-        if not waiting:
-            return
-        busy = await running_elsewhere(self.pool, waiting)
+        waiting = [hint for raw in job_ids if self._is_ours(hint := raw.decode())]
+        busy = await running_elsewhere(self.pool, waiting) if waiting else set()
+        self._passed_over = len(job_ids) - len(waiting) + len(busy)
+        if self._passed_over == len(job_ids) == self.queue_read_limit:
+            self._wake.set()  # what it can start may be behind those that it can't: read on
         try:
             for hint in waiting:
                 if hint not in busy and self.allow_pick_jobs:  # a stop may come while hints are being taken
@@ -82,6 +97,11 @@ class JobWorker(Worker):
             # arq takes a slot before it asks Redis, and where that fails it keeps the slot for ever.
             self._release_sem_dec_counter_on_complete()
             raise
+
+    def _is_ours(self, hint: str) -> bool:
+        if hint in self.tasks:
+            return False
+        return self.queue_name != JOBS or self._runtime.knows(workflow_of(hint))
 
     def _release_sem_dec_counter_on_complete(self) -> None:
         super()._release_sem_dec_counter_on_complete()

@@ -19,7 +19,7 @@ from llm_service.jobs.queue import CANCELS, REDIS_ERRORS, JobQueue, connect
 from llm_service.jobs.report import Reporter
 from llm_service.jobs.rescue import Reconciler
 from llm_service.jobs.run import Runner
-from llm_service.jobs.secrets import SecretBox, check_service_secret
+from llm_service.jobs.secrets import SecretBox, check_service_secrets
 from llm_service.jobs.store import upkeep
 from llm_service.llm import check_model, open_llm, open_prices
 from llm_service.logs import get_logger
@@ -39,7 +39,7 @@ class Runtime:
     def __init__(self, settings: Settings, workflows: Mapping[str, Workflow[Any, Any]]) -> None:
         # Before anything is opened: a wrong setting stops the start, not the first job.
         check_model(settings)
-        check_service_secret(settings.webhook_secret)
+        check_service_secrets(settings.webhook_secret)
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid7().hex[-6:]}"
         self.settings = settings
         self.database = Database(settings.database_url, WORKER_LIMITS, name="worker")
@@ -82,7 +82,8 @@ class Runtime:
             queue=self.queue,
             session=receivers,
             secrets=self.secrets,
-            service_secret=settings.webhook_secret,
+            service_secrets=settings.webhook_secret,
+            slots=settings.webhook_concurrency,
         )
         reconciler = Reconciler(self.database, self.queue, lease_s=settings.lease)
         for forever in (
@@ -98,6 +99,10 @@ class Runtime:
         if settings.metrics_port:
             start_http_server(settings.metrics_port, addr=settings.host)
         log.info("worker ready", worker=self.name, model=settings.model, workflows=sorted(self.workflows))
+
+    def knows(self, workflow: str | None) -> bool:
+        """Whether this process can run a workflow; a hint that does not name one is worth a try."""
+        return workflow is None or workflow in self.workflows
 
     async def _hear_cancels(self) -> None:
         """Break off a run as soon as its job was cancelled; without Redis the next beat says the same."""

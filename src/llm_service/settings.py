@@ -73,18 +73,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     anthropic_base_url: str = "https://api.anthropic.com"
     openrouter_api_key: Secret | None = None
     openrouter_base_url: str = "https://openrouter.ai/api/v1"
-    webhook_secret: Secret | None = None
+    webhook_secret: tuple[Secret, ...] = ()
     webhook_allowed_hosts: tuple[str, ...] = ()
     encryption_keys: tuple[Secret, ...] = ()
     admin_password: Secret | None = None
     trusted_proxies: tuple[str, ...] = ()
     worker_concurrency: Count = 100
-    webhook_concurrency: Count = 32
+    webhook_concurrency: Count = 512
     api_processes: Annotated[int, Meta(ge=1, le=64)] = 1
     job_timeout: Seconds = 300
     call_timeout: Seconds = 120
     max_attempts: Annotated[int, Meta(ge=1, le=100)] = 3
     shutdown_grace: Seconds = 25
+    leave_delay: Annotated[float, Meta(ge=0, le=300)] = 0
     lease: Annotated[float, Meta(ge=1, le=3600)] = 20
     priority_head_start: Annotated[float, Meta(ge=0, le=3600)] = 30
     prices: dict[str, tuple[Price, Price]] = {}
@@ -121,7 +122,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         raise SettingsInvalid(_explain(error)) from None
 
 
-LISTS = {"api_secret", "webhook_allowed_hosts", "encryption_keys", "trusted_proxies"}
+LISTS = {"api_secret", "webhook_secret", "webhook_allowed_hosts", "encryption_keys", "trusted_proxies"}
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 

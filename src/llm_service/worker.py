@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from arq.connections import RedisSettings
-from arq.worker import Function, func
+from arq.worker import Function, Retry, func
 
 from llm_service.errors import ServiceUnavailable, SettingsInvalid
 from llm_service.job_worker import JobWorker
@@ -25,6 +25,7 @@ from llm_service.jobs.queue import (
     WEBHOOKS,
     pack,
     unpack,
+    workflow_of,
 )
 from llm_service.logs import configure_logs, get_logger
 from llm_service.runtime import Runtime, end_task
@@ -33,6 +34,7 @@ from llm_service.workflows import load_workflows
 
 log = get_logger(__name__)
 
+LEAVE_S = 5.0
 LAST_RESORT_S = 30.0
 """After the grace a stop has this long to give jobs back and close connections, also to servers that hang."""
 
@@ -46,6 +48,8 @@ async def run_job(ctx: dict[str, Any], row_id: str) -> None:
     structlog.contextvars.clear_contextvars()
     if not runtime.heartbeat.is_steady:
         return  # cut off from the database: whoever is not will be told again
+    if not runtime.knows(workflow_of(ctx["job_id"])):
+        raise Retry(defer=LEAVE_S)  # only arq's own loop takes what this process does not know
     # Out of the line at once: it then holds waiting work alone, however many jobs are running.
     await runtime.queue.drop(JOBS, ctx["job_id"])
     await runtime.runner.run(UUID(row_id))
@@ -93,6 +97,7 @@ class WorkerProcess:
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing more; finish what ends within the grace, give the rest back."""
+        self.runtime.reporter.stop()
         for worker in self._workers:
             worker.stop_picking()
         await asyncio.gather(*(worker.drain(grace_s) for worker in self._workers))
@@ -171,6 +176,7 @@ async def close_runtime(ctx: dict[str, Any]) -> None:
     if "runtime" not in ctx:
         return  # the start failed, and has said why
     ctx["companion"].stop_picking()
+    ctx["runtime"].reporter.stop()
     await ctx["companion"].drain(5.0)
     await end_task(ctx["loop"])
     await ctx["companion"].close()

@@ -74,12 +74,12 @@ class Process:
         return seen
 
 
-def wait_until_healthy(port: int, within_s: float = 30.0) -> None:
+def wait_until_healthy(port: int, within_s: float = 30.0, status: str = "healthy") -> None:
     deadline = time.monotonic() + within_s
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-                if answer.status == 200 and b'"healthy"' in answer.read():
+                if answer.status == 200 and f'"{status}"'.encode() in answer.read():
                     return
         except OSError:
             pass

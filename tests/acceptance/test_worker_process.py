@@ -158,3 +158,20 @@ async def test_an_api_that_is_told_to_stop_exits_with_0(service: Service) -> Non
         wait_until_healthy(service.port)
     service.api.send(signal.SIGTERM)
     assert service.api.wait(10) == 0
+
+
+async def test_an_api_that_leaves_is_not_ready_before_it_stops_to_serve(
+    service: Service, tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = {"PORT": str(port), "LLM_SERVICE_LEAVE_DELAY": "4"}
+    leaving = Process(["llm-service", "api"], service.environment | settings, tmp_path / "leaving.log")
+    with leaving:
+        await asyncio.to_thread(wait_until_healthy, port, status="degraded")  # there is no worker
+        leaving.send(signal.SIGTERM)
+        service.base = f"http://127.0.0.1:{port}/api/v1"
+        async with asyncio.timeout(3), httpx.AsyncClient() as client:
+            while (await client.get(f"http://127.0.0.1:{port}/health/ready")).status_code == 200:
+                await asyncio.sleep(0.05)
+        await service.submit()
+        assert await asyncio.to_thread(leaving.wait, 15) == 0, leaving.output()

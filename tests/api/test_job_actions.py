@@ -47,7 +47,7 @@ async def test_a_finished_job_is_not_cancelled(
     assert (detail["error"], detail["status"]) == ("JobNotCancellable", status)
 
 
-@pytest.mark.parametrize("action", ["cancel", "retry"])
+@pytest.mark.parametrize("action", ["cancel", "retry", "redeliver"])
 @pytest.mark.parametrize("job_id", ["01981c5e-7b1a-7c3e-9d52-2f6a1c0b9e44", "not-an-id"])
 async def test_an_unknown_job_is_404(client: httpx.AsyncClient, action: str, job_id: str) -> None:
     answer = await client.post(f"{API}/jobs/{job_id}/{action}", headers=AUTH)
@@ -143,3 +143,62 @@ async def test_a_number_that_postgres_cannot_hold_is_422(client: httpx.AsyncClie
     answer = await client.post(f"{API}/workflow", content=body, headers=AUTH)
     assert answer.status_code == 422, answer.text
     assert answer.json()["detail"]["error"] in {"InvalidInputData", "ValidationError"}
+
+
+# --- a webhook sent again ---------------------------------------------------------------------------------
+
+
+async def redeliver(client: httpx.AsyncClient, job_id: str) -> httpx.Response:
+    return await client.post(f"{API}/jobs/{job_id}/redeliver", headers=AUTH)
+
+
+@pytest.mark.parametrize("state", ["pending", "delivered", "retrying", "exhausted", "blocked"])
+async def test_a_webhook_is_sent_again_from_every_state_under_its_id(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, state: str
+) -> None:
+    job_id = await submitted(client, webhook_url="https://hooks.example.org/x")
+    await client.post(f"{API}/jobs/{job_id}/cancel", headers=AUTH)
+    coming = "now() + interval '1 hour'" if state == "retrying" else "NULL"
+    await sql.execute(
+        f"UPDATE llm_webhook_deliveries SET state = '{state}', tries = 3, next_attempt_at = {coming}"
+    )
+    await sql.execute(f"UPDATE llm_workflow_jobs SET webhook_state = '{state}'")
+    answer = await redeliver(client, job_id)
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    assert (body["job_id"], body["webhook_id"]) == (job_id, f"msg_{UUID(job_id).hex}")
+    assert body["webhook_state"] == "pending"
+    row = await sql.fetchrow(
+        "SELECT tries, tries_before, next_attempt_at <= now() AS is_due FROM llm_webhook_deliveries"
+    )
+    assert row is not None
+    assert tuple(row) == (3, 3, True), "the tries go on counting, the schedule begins afresh"
+    detail = (await client.get(f"{API}/jobs/{job_id}", headers=AUTH)).json()
+    assert (detail["webhook_state"], detail["webhook"]["state"]) == ("pending", "pending")
+    listed = (await client.get(f"{API}/jobs", headers=AUTH)).json()["jobs"]
+    assert [job["webhook_state"] for job in listed] == ["pending"]
+
+
+async def test_the_webhook_of_an_unfinished_job_is_not_sent_again(
+    client: httpx.AsyncClient, sql: asyncpg.Connection
+) -> None:
+    job_id = await submitted(client, webhook_url="https://hooks.example.org/x")
+    answer = await redeliver(client, job_id)
+    detail = answer.json()["detail"]
+    assert (answer.status_code, detail["error"], detail["status"]) == (
+        409,
+        "WebhookNotRedeliverable",
+        "pending",
+    )
+    assert await sql.fetchval("SELECT count(*) FROM llm_webhook_deliveries") == 0
+
+
+@pytest.mark.parametrize("status", ["pending", "completed"])
+async def test_a_job_without_a_webhook_has_none_to_send(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, status: str
+) -> None:
+    job_id = await submitted(client)
+    await set_status(sql, job_id, status)
+    answer = await redeliver(client, job_id)
+    assert (answer.status_code, answer.json()["detail"]["error"]) == (409, "WebhookNotRedeliverable")
+    assert "webhook_url" in answer.json()["detail"]["message"]

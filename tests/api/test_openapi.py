@@ -333,6 +333,7 @@ CODES = {
     "GET /api/v1/status/{job_id}": JOB_CODES,
     "POST /api/v1/jobs/{job_id}/cancel": JOB_CODES | {"409 JobNotCancellable"},
     "DELETE /api/v1/workflow/{job_id}": JOB_CODES | {"409 JobNotCancellable"},
+    "POST /api/v1/jobs/{job_id}/redeliver": JOB_CODES | {"409 WebhookNotRedeliverable"},
     "POST /api/v1/jobs/{job_id}/retry": JOB_CODES
     | {
         *("409 JobNotRetryable", "422 UnknownWorkflow", "422 InvalidInputData", "422 UnsafeWebhookURL"),
@@ -521,8 +522,8 @@ def test_the_headers_of_answers_are_there(operations: dict[str, Node]) -> None:
 
 def test_the_webhooks_are_there_with_the_headers_that_are_sent(document: Node) -> None:
     assert document["webhooks"].keys() == {"workflow.completed", "workflow.failed", "workflow.cancelled"}
-    sent = signature_headers("secret", "msg_1", datetime.now(UTC), b"{}")
-    unsigned = signature_headers(None, "msg_1", datetime.now(UTC), b"{}")
+    sent = signature_headers(["secret"], "msg_1", datetime.now(UTC), b"{}")
+    unsigned = signature_headers([], "msg_1", datetime.now(UTC), b"{}")
     for event, item in document["webhooks"].items():
         operation = item["post"]
         assert operation["security"] == []

@@ -45,7 +45,7 @@ async def test_a_submit_is_committed_and_told_to_redis(
     )
     assert row["queued_at"] == row["created_at"]
     assert row["request_id"] == answer.headers["X-Request-ID"]
-    assert await queue.client.zrange(JOBS, 0, -1) == [f"{body['job_id']}:0".encode()]
+    assert await queue.client.zrange(JOBS, 0, -1) == [f"{body['job_id']}:0:completion".encode()]
 
 
 @pytest.mark.parametrize(

@@ -142,11 +142,11 @@ async def test_f05_a_rolling_restart_under_load_costs_nobody_anything(start: Sta
 
     callers = [asyncio.create_task(call_on(caller)) for caller in range(6)]
     for _ in range(2):
-        # Some of the jobs are longer than the grace: these are given back.
-        stack.latency_s = 6
-        await asyncio.sleep(0.5)
-        stack.latency_s = 0.2
         for managed in (*stack.apis, *stack.workers):
+            # Some of the jobs are longer than the grace: these are given back.
+            stack.latency_s = 6
+            await asyncio.sleep(0.5)
+            stack.latency_s = 0.2
             managed.send(signal.SIGTERM)
             assert await managed.wait_until_ended(15) == 0, f"{managed.name}: {managed.output()[-2000:]}"
             await until(lambda managed=managed: managed.child.is_running, "it is started again")  # type: ignore[misc]

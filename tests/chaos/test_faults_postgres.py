@@ -2,8 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 import signal
+import subprocess
+import tempfile
 import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +17,7 @@ import pytest
 from tests.chaos.conftest import Start
 from tests.chaos.invariants import assert_invariants
 from tests.chaos.load import Load
-from tests.chaos.stack import BIN, Managed, Stack, nobody_ended, owner, submitted, until
+from tests.chaos.stack import BIN, PROMPT, Managed, Stack, nobody_ended, owner, submitted, until
 
 pytestmark = pytest.mark.timeout(240)
 fast = pytest.mark.fast
@@ -96,7 +102,6 @@ async def test_f15_a_server_that_became_read_only_and_writable_again(start: Star
 async def test_f16_while_postgres_is_away(start: Start, how: str) -> None:
     """503 with Retry-After in time, alive but not ready, workers idle, and back by itself."""
     stack = await start(lease_s=6)
-    bound_s = 2.5 if how == "stopped" else 8.0
     stack.latency_s = 20
     jobs = await stack.submit_many("f16", 4)
     await stack.wait_for_model(4)
@@ -122,7 +127,7 @@ async def test_f16_while_postgres_is_away(start: Start, how: str) -> None:
     print(f"postgres {how}: longest answer {worst:.2f} s, CPU of workers {max(spun) / away_s:.0%}")  # noqa: T201
     assert submits.statuses.keys() == {503}, submits.statuses
     assert reads.statuses.keys() == {503}, reads.statuses
-    assert worst < bound_s
+    assert worst < 2.5
     assert max(spun) < 0.3 * away_s, "a worker is spinning"
     assert stack.model.broken_off == 4, "the workers gave up what they could not hold"
     await stack.heal()
@@ -202,7 +207,7 @@ async def test_f17_f18_a_locked_table_exhausts_the_pool_and_nothing_else(start: 
         assert {status for status, _, _ in found} == {503}
         assert (await stack.call("GET", "/health/live"))[0] == 200
     await locker.close()
-    assert took < 8
+    assert took < 2.5
     assert (await stack.call("GET", READ))[0] == 200
     for job_id in jobs:
         job = await stack.wait_for(job_id)
@@ -236,7 +241,7 @@ async def test_f18_half_a_second_of_latency_costs_no_lease(start: Start) -> None
     jobs = await stack.submit_many("f18", 10)
     await stack.wait_for_model(10)
     for proxy in stack.pg.values():
-        proxy.delay(0.5)
+        proxy.delay(0.25)  # each way
     async with Load(stack, 2, prefix="f18-slow") as load:
         for job_id in jobs:
             job = await stack.wait_for(job_id)
@@ -303,3 +308,78 @@ async def test_f38_a_migration_there_and_back_under_traffic_is_503_at_worst(
     assert reads.statuses.keys() <= {200, 503}, reads.statuses
     await submits.settle()
     await assert_invariants(stack)
+
+
+# --- F30: a full disk -----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk() -> Iterator[Path]:
+    """A file system of 32 MB, outside the test's own folder, which PostgreSQL may not enter."""
+    folder = Path(tempfile.mkdtemp())
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "none", folder], check=False)
+    try:
+        if mounted.returncode:
+            pytest.skip("only root may mount a small file system")
+        yield folder
+    finally:
+        if not mounted.returncode:
+            subprocess.run(["umount", folder], check=True)
+        folder.rmdir()
+
+
+def give_to_owner_of(example: Path, folder: Path) -> None:
+    owned = example.stat()
+    shutil.chown(folder, owned.st_uid, owned.st_gid)
+
+
+@contextlib.asynccontextmanager
+async def jobs_on(disk: Path, stack: Stack) -> AsyncIterator[None]:
+    """Keep the table of jobs there meanwhile."""
+    give_to_owner_of(Path(await stack.value("SHOW data_directory")), disk)
+    await stack.rows(f"CREATE TABLESPACE small LOCATION '{disk}'")
+    await stack.rows("ALTER TABLE llm_workflow_jobs SET TABLESPACE small")
+    try:
+        yield
+    finally:
+        await stack.rows("ALTER TABLE llm_workflow_jobs SET TABLESPACE pg_default")
+        await stack.rows("DROP TABLESPACE small")
+
+
+def fill(folder: Path) -> Path:
+    """Take what space is left."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(64 * 1024))
+    return filler
+
+
+async def test_f30_a_full_disk_is_503_and_passes(start: Start) -> None:
+    stack = await start(lease_s=6)
+    with small_disk() as disk:
+        async with jobs_on(disk, stack):
+            stack.latency_s = 4
+            jobs = await stack.submit_many("f30", 8, webhook=True)
+            await stack.wait_for_model(8)
+            filler = await asyncio.to_thread(fill, disk)
+            ballast = os.urandom(60_000).hex()
+            answers: Counter[int] = Counter()
+            while answers[503] < 20:
+                tag = f"f30-full-{answers.total()}"
+                status, _ = await stack.submit(tag, input_data={"tag": f"{PROMPT} {tag}", "ballast": ballast})
+                answers[status] += 1
+                assert answers.total() < 400, "the disk is not full"
+            assert answers.keys() <= {202, 503}, answers
+            assert (await stack.call("GET", READ))[0] == 200, "what is there can be read"
+            stack.latency_s = 0.05
+            await asyncio.sleep(6)  # the calls end while there is no room for their results
+            filler.unlink()
+            healed = time.monotonic()
+            await until(lambda: accepts(stack), "it accepts again", 10)
+            for job_id in jobs:
+                assert (await stack.wait_for(job_id))["status"] == "completed"
+            after_s = time.monotonic() - healed
+            print(f"disk full: {dict(answers)}; all done {after_s:.1f} s after there was room")  # noqa: T201
+            await assert_invariants(stack)
+            nobody_ended(stack)

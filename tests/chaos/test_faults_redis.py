@@ -161,7 +161,9 @@ async def test_f39_a_job_whose_hint_has_expired_after_days_is_run(start: Start) 
         " queued_at = queued_at - interval '3 days', run_after = run_after - interval '3 days'"
     )
     async with stack.redis_client() as client:
-        assert await client.delete(f"arq:job:{job_id}:0") == 1, "what Redis does when the hint's time is over"
+        assert await client.delete(f"arq:job:{job_id}:0:steps") == 1, (
+            "what Redis does when the hint's time is over"
+        )
     for worker in stack.workers:
         worker.start()
     assert (await stack.wait_for(job_id))["status"] == "completed"

@@ -41,7 +41,7 @@ def submit(database: Database, queue: JobQueue) -> Submit:
         )
         accepted = await intake.add(database, job)
         if wake:
-            await queue.wake([Hint(job.id, 0, job.priority, accepted.queued_at)])
+            await queue.wake([Hint(job.id, 0, job.workflow_name, job.priority, accepted.queued_at)])
         return job.id
 
     return commit

@@ -27,7 +27,7 @@ from llm_service.settings import async_database_url, load_settings
 
 ROOT = project_root()
 CONFIG = ROOT / "pyproject.toml"
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 TABLES = {
     "llm_workflow_jobs",
     "llm_job_attempts",
@@ -133,7 +133,7 @@ async def test_every_step_goes_forward_and_back_and_forward_to_the_same_schema(
     assert await tables(url) == set()
     assert await version(url) is None
     await migrate(url, "head")
-    assert await shape(url) == forward["0008"]
+    assert await shape(url) == forward[REVISIONS[-1]]
 
 
 async def test_rows_outlive_the_way_down_and_up_again(
@@ -336,9 +336,9 @@ async def test_alembic_starts(empty_database_url: str, tmp_path: Path, start: li
 
 async def test_migrate_and_rollback_start_from_anywhere(empty_database_url: str, tmp_path: Path) -> None:
     await run(PROGRAMS / "llm-service", "migrate", url=empty_database_url, cwd=tmp_path)
-    assert await version(empty_database_url) == "0008"
+    assert await version(empty_database_url) == REVISIONS[-1]
     await run(sys.executable, "-m", "llm_service", "rollback", url=empty_database_url, cwd=tmp_path)
-    assert await version(empty_database_url) == "0007"
+    assert await version(empty_database_url) == REVISIONS[-2]
 
 
 @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ async def test_migrations_that_start_at_once_take_turns(empty_database_url: str)
     await holder.close()
     outcomes: list[Any] = await both
     assert [outcome for outcome in outcomes if isinstance(outcome, BaseException)] == []
-    assert await version(empty_database_url) == "0008"
+    assert await version(empty_database_url) == REVISIONS[-1]
     assert await tables(empty_database_url) == TABLES
 
 

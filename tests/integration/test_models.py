@@ -398,11 +398,58 @@ async def test_a_refusal_is_final_and_repeats_neither_key_nor_prompt(
 
 
 async def test_a_429_says_why_when_the_provider_does(chat: Open, model_server: FakeServer) -> None:
-    error = {"message": f"{KEY} {PROMPT}", "type": "insufficient_quota"}
+    error = {"message": f"{KEY} {PROMPT}", "type": "rate_limit_exceeded"}
     model_server.script = [Reply(status=429, body=json.dumps({"error": error}).encode())]
-    with pytest.raises(ModelTimeout, match="HTTP 429, insufficient_quota") as caught:
+    with pytest.raises(ModelTimeout, match="HTTP 429, rate_limit_exceeded") as caught:
         await chat(timeout_s=0.1).answer(REQUEST)
     assert "canary" not in caught.value.message
+
+
+async def test_an_account_without_money_is_not_asked_again(chat: Open, model_server: FakeServer) -> None:
+    error = {"message": f"{KEY} {PROMPT}", "type": "insufficient_quota"}
+    model_server.script = [Reply(status=429, body=json.dumps({"error": error}).encode())]
+    with pytest.raises(ModelRejected, match="HTTP 429, insufficient_quota"):
+        await chat().answer(REQUEST)
+    assert len(model_server.requests) == 1
+
+
+async def test_calls_at_once_shrink_to_what_the_server_takes_and_all_are_answered(
+    chat: Open, model_server: FakeServer
+) -> None:
+    """A server that takes five at a time and refuses the others, as rate limits by concurrency do."""
+    takes, calls, refusals = 5, 60, 0
+
+    def choose(_: object) -> Reply | None:
+        nonlocal refusals
+        if model_server.in_flight <= takes:
+            return Reply(text="Brno.", latency_s=0.02)
+        refusals += 1
+        return Reply(status=429)
+
+    model_server.choose = choose
+    model = chat()
+    answers = await asyncio.gather(*(model.answer(REQUEST) for _ in range(calls)))
+    assert len(answers) == calls
+    # Without a shrinking number of calls at once each would be refused again and again.
+    assert refusals < 2.5 * calls
+    model_server.choose = lambda _: Reply(text="Brno.", latency_s=0.02)
+    model_server.most_in_flight = 0
+    for _ in range(8):
+        await asyncio.gather(*(model.answer(REQUEST) for _ in range(calls)))
+    assert model_server.most_in_flight > 4 * takes, "and come back when it takes more"
+
+
+async def test_nobody_calls_while_the_server_asked_to_be_left_alone(
+    chat: Open, model_server: FakeServer
+) -> None:
+    model_server.script = [Reply(status=429, headers={"Retry-After": "1"}), Reply(text="Brno.")]
+    model = chat()
+    first = asyncio.create_task(model.answer(REQUEST))
+    await until(lambda: len(model_server.requests) == 1 and model_server.in_flight == 0)
+    await asyncio.gather(first, *(model.answer(REQUEST) for _ in range(5)))
+    refused, *later = model_server.arrived_at
+    assert len(later) == 6
+    assert min(later) - refused > 0.9
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """The documentation names every setting, endpoint and error code; its links and its receiver work."""
 
+import base64
+import json
 import re
-from datetime import UTC, datetime
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +118,74 @@ def test_a_decision_fits_on_a_page_and_is_listed(decision: Path) -> None:
     assert decision.name in PAGES[ROOT / "docs/decisions/README.md"]
 
 
-@pytest.mark.parametrize("secret", ["a plain secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+SECRETS = ["a plain secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]
+
+
+def webhook_snippet(language: str) -> str:
+    blocks = re.findall(
+        rf"^```{language}\n(.*?)^```$", PAGES[ROOT / "docs/webhooks.md"], re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) == 1
+    return str(blocks[0])
+
+
+@pytest.mark.parametrize("secret", SECRETS)
 def test_receivers_in_python_verify_as_shown(secret: str) -> None:
     shown: dict[str, Any] = {}
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGES[ROOT / "docs/webhooks.md"], re.DOTALL | re.MULTILINE)
-    exec(blocks[0], shown)
+    exec(webhook_snippet("python"), shown)
     body = b'{"event": "workflow.completed"}'
-    headers = signature_headers(secret, "msg_1", datetime.now(UTC), body)
-    assert shown["verified"](secret, headers, body) == {"event": "workflow.completed"}
-    with pytest.raises(WebhookVerificationError):
-        shown["verified"](secret, headers, body.replace(b"completed", b"cancelled"))
+    headers = signature_headers(["a newer one", secret], "msg_1", datetime.now(UTC), body)
+    assert shown["receive"](secret, headers, body) == {"event": "workflow.completed"}
+    assert shown["receive"](secret, headers, body) is None, "the second time it is skipped"
+    old = signature_headers([secret], "msg_2", datetime.now(UTC) - timedelta(minutes=6), body)
+    for sent, received in ((headers, body.replace(b"completed", b"cancelled")), (old, body)):
+        with pytest.raises(WebhookVerificationError):
+            shown["receive"](secret, sent, received)
+
+
+TYPES = r"(?<=[\w)]): (?:string|boolean|unknown|Buffer|Record<string, string>)(?=[,) ]| =)|<string>(?=\()"
+"""The annotations that the snippet uses: without them it is JavaScript."""
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_receivers_in_typescript_verify_as_shown(secret: str, tmp_path: Path) -> None:
+    """tsc compiles what clients.md shows; this one runs: types stripped, on whatever Node there is."""
+    if (node := shutil.which("node")) is None:
+        pytest.skip("Node.js is not installed: the receiver in TypeScript was not run")
+    javascript = re.sub(TYPES, "", webhook_snippet("ts"))
+    body = '{"event":"workflow.completed","username":"Žofie"}'.encode()
+    now = datetime.now(UTC)
+    good = signature_headers(["a newer one", secret], "msg_1", now, body)
+    cases = [
+        (good, body, "workflow.completed"),
+        (good, body, "null"),
+        (good, body.replace(b"completed", b"cancelled"), "the signature is not ours"),
+        (good | {"webhook-id": "msg_9"}, body, "the signature is not ours"),
+        ({}, body, "the signature is not ours"),
+        (signature_headers(["another"], "msg_2", now, body), body, "the signature is not ours"),
+        (signature_headers([secret], "msg_3", now - timedelta(minutes=6), body), body, "not of this moment"),
+    ]
+    (tmp_path / "receive.mjs").write_text(javascript, encoding="utf-8")
+    (tmp_path / "run.mjs").write_text(
+        """
+        import { receive } from "./receive.mjs";
+        const [secret, cases] = JSON.parse(process.argv[2]);
+        for (const [headers, body] of cases) {
+          try {
+            const message = receive(secret, headers, Buffer.from(body, "base64"));
+            console.log(message === null ? "null" : message.event);
+          } catch (error) {
+            console.log(error.message);
+          }
+        }
+        """
+    )
+    told = json.dumps([secret, [(headers, base64.b64encode(sent).decode()) for headers, sent, _ in cases]])
+    ran = subprocess.run(
+        [node, str(tmp_path / "run.mjs"), told], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    answers = ran.stdout.splitlines()
+    assert len(answers) == len(cases)
+    for answer, (_, _, expected) in zip(answers, cases, strict=True):
+        assert expected in answer

@@ -32,7 +32,7 @@ SAMPLE = 5
 class ActionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Either `job_ids`, or `filter` with `expected` and `until`; `after` only to go on where an answer says so."""
 
-    action: Literal["cancel", "retry", "delete"]
+    action: Literal["cancel", "retry", "redeliver", "delete"]
     job_ids: Annotated[list[UUID], Meta(min_length=1, max_length=500)] | None = None
     filter: Annotated[str, Meta(max_length=8000)] | None = None
     expected: Annotated[int, Meta(ge=0)] | None = None

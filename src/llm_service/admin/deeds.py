@@ -29,10 +29,12 @@ from llm_service.errors import (
     RequestError,
     ServiceUnavailable,
     ValidationError,
+    WebhookNotRedeliverable,
 )
 from llm_service.jobs import cancel
 from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.model import JobStatus
+from llm_service.jobs.redeliver import redeliver
 from llm_service.jobs.store import listing, selection
 from llm_service.jobs.store.listing import COUNT_CAP, JobRow
 from llm_service.logs import get_logger
@@ -86,6 +88,11 @@ async def _retry_one(doer: Doer, job_id: UUID, priority: int | None) -> UUID:
     return accepted.job_id
 
 
+async def _redeliver_one(doer: Doer, job_id: UUID, _: int | None) -> UUID:
+    await redeliver(doer.services.database, doer.services.queue, job_id)
+    return job_id
+
+
 class Action(NamedTuple):
     """`states`: what a job must be in. `one` is None for what is done to a selection at once."""
 
@@ -101,6 +108,7 @@ OPEN = (JobStatus.PENDING.value, JobStatus.PROCESSING.value)
 ACTIONS = {
     "cancel": Action("Cancel", "cancelled", OPEN, _cancel_one),
     "retry": Action("Retry", "submitted again", FINISHED, _retry_one),
+    "redeliver": Action("Send again the webhook of", "whose webhook is sent again", FINISHED, _redeliver_one),
     "delete": Action("Delete", "deleted", (*OPEN, *FINISHED), None),
 }
 """A further action is a line here, and a name in the `Literal` of actions.py."""
@@ -221,7 +229,7 @@ def _count(outcome: UUID | BaseException, tally: Tally) -> None:
         case UUID():
             tally.done += 1
             tally.job_ids.append(outcome)
-        case JobNotFound() | JobNotCancellable() | JobNotRetryable():
+        case JobNotFound() | JobNotCancellable() | JobNotRetryable() | WebhookNotRedeliverable():
             # Gone, or in another state than when it was shown: there is nothing to be done.
             tally.skipped += 1
             tally.error = outcome

@@ -38,6 +38,7 @@ from llm_service.errors import (
     UnsafeWebhookURL,
     UnsupportedMediaType,
     ValidationError,
+    WebhookNotRedeliverable,
 )
 from llm_service.logs import get_logger
 
@@ -160,6 +161,10 @@ EXAMPLES: Mapping[str, RequestError] = {
         ),
         JobNotRetryable(
             "A job that is pending can't be retried; wait for its end or cancel it.", status="pending"
+        ),
+        WebhookNotRedeliverable(
+            "The webhook of a job that is processing can't be sent again; it is sent when the job ends.",
+            status="processing",
         ),
         ValidationError("Expected `str` of length <= 255", ["body", "username"]),
         InvalidInputData("this field is required", ["body", "input_data", "prompt"]),

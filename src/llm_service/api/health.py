@@ -74,9 +74,10 @@ async def live() -> AliveResponse:
 
 @get("/health/ready", tags=["Health"], summary="Whether to send traffic here", raises=[], security=[])
 async def ready(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
-    """Ready while jobs can be accepted: also without Redis, for a job is accepted by its row."""
+    """Ready while jobs can be accepted: also without Redis, for a job is accepted by its row. Not while leaving."""
     found = await _health(services_of(request))
-    return Response(found, status_code=503 if found.status == "unhealthy" else 200)
+    ready = found.status != "unhealthy" and not request.app.state.leaving
+    return Response(found, status_code=200 if ready else 503)
 
 
 @get(

@@ -1,4 +1,4 @@
-"""GET /jobs/{job_id}, and what can be done to one job: cancel and retry, under their old names too."""
+"""GET /jobs/{job_id}, and what can be done to one job: cancel, retry, send its webhook again."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -25,8 +25,10 @@ from llm_service.errors import (
     TooManyRequests,
     UnknownWorkflow,
     UnsafeWebhookURL,
+    WebhookNotRedeliverable,
 )
 from llm_service.jobs import cancel
+from llm_service.jobs.redeliver import redeliver
 from llm_service.jobs.report import Usage, usage_of
 from llm_service.jobs.store import listing
 from llm_service.jobs.store.listing import JobRecord
@@ -260,3 +262,38 @@ async def retry_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> R
         retried_from=earlier,
     )
     return Response(answer, status_code=202, headers={"Location": where})
+
+
+class WebhookRedeliverResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """The delivery that goes out again; `webhook_id` is the one that its receiver knows."""
+
+    job_id: UUID
+    webhook_id: str
+    webhook_state: str
+    message: str
+
+
+REDELIVER = """The same message under the same webhook-id, at once, whatever became of it before; its schedule of \
+retries begins afresh and its tries go on counting. A try that is under way right now is the one asked for."""
+
+
+@post(
+    "/jobs/{job_id:str}/redeliver",
+    status_code=202,
+    tags=["Jobs"],
+    summary="Send a finished job's webhook again",
+    description=REDELIVER,
+    raises=[],
+    responses=documented(**COMMON_ERRORS, s409=(WebhookNotRedeliverable,)),
+)
+async def redeliver_webhook(
+    request: Request[Any, Any, Any], job_id: FromPath[str]
+) -> WebhookRedeliverResponse:
+    services = services_of(request)
+    accepted = await redeliver(services.database, services.queue, parse_job_id(job_id))
+    return WebhookRedeliverResponse(
+        job_id=accepted.job_id,
+        webhook_id=accepted.webhook_id,
+        webhook_state=accepted.state,
+        message="The webhook is sent again.",
+    )

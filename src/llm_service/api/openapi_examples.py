@@ -192,6 +192,14 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "retried_from": JOB_ID,
         }
     },
+    "WebhookRedeliverResponse": {
+        "Accepted": {
+            "job_id": JOB_ID,
+            "webhook_id": f"msg_{JOB_ID.replace('-', '')}",
+            "webhook_state": "pending",
+            "message": "The webhook is sent again.",
+        }
+    },
     "JobsDeleteRequest": {"Two jobs": {"job_ids": [JOB_ID, RETRY_ID]}},
     "JobsDeleteResponse": {
         "One was there": {"deleted_count": 1, "job_ids": [JOB_ID], "message": "1 job deleted."}

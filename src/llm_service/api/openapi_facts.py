@@ -77,6 +77,7 @@ FACTS: dict[str, Node] = {
     "WebhookDetail": {"state": {"enum": list(WebhookState)}},
     "WorkflowSubmitResponse": {"status": {"enum": [JobStatus.PENDING]}},
     "JobRetryResponse": {"status": {"enum": [JobStatus.PENDING]}},
+    "WebhookRedeliverResponse": {"webhook_state": {"enum": list(WebhookState)}},
     "JobCancelResponse": {"status": {"enum": [JobStatus.CANCELLED]}},
     "WebhookBody": {
         "event": {"enum": [f"workflow.{status}" for status in ENDINGS]},

@@ -3,6 +3,8 @@
 A step that an earlier attempt was answered is read from the ledger, not asked again.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -10,10 +12,10 @@ import msgspec
 
 from llm_service import failpoints
 from llm_service.db import Database, insist
-from llm_service.errors import JobFailure, OutputValidationError
+from llm_service.errors import JobFailure, OutputValidationError, ServiceUnavailable
 from llm_service.jobs.store import ledger
 from llm_service.jobs.store.leases import Claim
-from llm_service.llm.model import Message, Model, ModelAnswer, ModelRequest
+from llm_service.llm.model import Message, Model, ModelAnswer, ModelRequest, Wait
 from llm_service.llm.prices import Prices
 from llm_service.llm.schema import strict_schema
 from llm_service.logs import get_logger
@@ -77,7 +79,7 @@ class JobContext:
             return known
         call_id = await self._begin(step, request)
         try:
-            answer = await self._call(request)
+            answer = await self._call(call_id, request)
         except JobFailure as failure:
             await self._end(
                 call_id,
@@ -119,22 +121,47 @@ class JobContext:
             raise LeaseLost
         return call_id
 
-    async def _call(self, request: ModelRequest) -> ModelAnswer:
+    async def _call(self, call_id: int, request: ModelRequest) -> ModelAnswer:
         provider = self._model.provider
+        notes: list[asyncio.Task[None]] = []
         with MODEL_SECONDS.labels(provider).time():
             try:
-                answer = await self._model.answer(request)
+                answer = await self._model.answer(
+                    request, lambda wait: notes.append(asyncio.create_task(self._note_wait(call_id, wait)))
+                )
             except JobFailure as failure:
                 MODEL_CALLS.labels(provider, failure.code).inc()
                 raise
+            finally:
+                await _end_all(notes)
         MODEL_CALLS.labels(provider, "ok").inc()
         MODEL_TOKENS.labels(provider, "input").inc(answer.input_tokens or 0)
         MODEL_TOKENS.labels(provider, "output").inc(answer.output_tokens or 0)
         return answer
 
+    async def _note_wait(self, call_id: int, wait: Wait) -> None:
+        with contextlib.suppress(ServiceUnavailable):  # it is for information, the ledger does not need it
+            await ledger.note_wait(
+                self._database,
+                self._held,
+                call_id,
+                failures=wait.failures,
+                reason=wait.reason,
+                seconds=wait.seconds,
+            )
+
     async def _end(self, call_id: int, result: ledger.CallResult) -> None:
         if not await insist(lambda: ledger.end(self._database, self._held, call_id, result)):
             raise LeaseLost
+
+
+async def _end_all(notes: list[asyncio.Task[None]]) -> None:
+    """The wait is over: what was not yet written of it need not be. Raises what went wrong, but for that."""
+    for note in notes:
+        note.cancel()
+    for end in await asyncio.gather(*notes, return_exceptions=True):
+        if isinstance(end, Exception):
+            raise end
 
 
 def storable(text: str) -> str:

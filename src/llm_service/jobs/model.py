@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 """The migration that these tables are the result of."""
 
 
@@ -47,7 +47,10 @@ UNFINISHED = (JobStatus.PENDING, JobStatus.PROCESSING)
 
 
 class WebhookState(enum.StrEnum):
-    """none -> pending -> delivered | retrying -> delivered | exhausted; blocked when the address is refused."""
+    """none -> pending -> delivered | retrying -> delivered | exhausted; blocked when the address is refused.
+
+    Sending it again makes any of them but `none` pending.
+    """
 
     NONE = "none"
     PENDING = "pending"
@@ -269,9 +272,12 @@ class WebhookDelivery(Base):
     event: Mapped[str] = mapped_column(String(50))
     state: Mapped[str] = mapped_column(String(16), server_default=text("'pending'"))
     tries: Mapped[int] = mapped_column(server_default=text("0"))
+    tries_before: Mapped[int] = mapped_column(server_default=text("0"))
+    """Tries made when it was last sent again: the schedule of retries counts from there."""
     next_attempt_at: Mapped[datetime | None]
     """When the next try is due; null when there is none to come."""
     hinted_at: Mapped[datetime | None]
+    """When Redis was last told; in the future while a worker keeps it waiting for its turn at a busy host."""
     lease_token: Mapped[UUID | None]
     lease_expires_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

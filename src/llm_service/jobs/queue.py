@@ -1,13 +1,15 @@
 """Keeper of Redis: hints that wake workers. Nothing here is the truth; all of it can be lost and is rebuilt.
 
 A hint is one arq job whose only argument is a row's id. Its arq id carries the number of claims made so far,
-so that telling it twice is harmless and the leftovers of a dead attempt never block the next.
+so that telling it twice is harmless and the leftovers of a dead attempt never block the next; and the name of
+the workflow, so that a worker that does not know it leaves the hint where it is.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +35,8 @@ CANCELS = "llm:cancels"
 RUN_JOB = "run_job"
 DELIVER_WEBHOOK = "deliver_webhook"
 
+LEAD = timedelta(days=1)
+"""How far all jobs are put before their age, so that one that is to wait its turn is due all the same."""
 HINT_TTL = timedelta(days=30)
 """Far longer than any wait: a hint that expires costs a sweep, and arq says "expired" of it."""
 MOST_RINGS = 20
@@ -73,19 +77,23 @@ class JobQueue:
         self._paused_until = 0.0
         self.is_away = False
 
-    async def wake(self, hints: Sequence[Hint]) -> bool:
-        """Tell of pending jobs. An older or more urgent one has the lower score and comes first."""
+    async def wake(self, hints: Sequence[Hint], behind: Iterable[timedelta] | None = None) -> bool:
+        """Tell of pending jobs. An older or more urgent one has the lower score and comes first.
+
+        `behind` is how much younger each counts as, at most a day. One that is in line already keeps its place.
+        """
         entries = [
-            (f"{hint.job_id}:{hint.claims}", hint.job_id, hint.queued_at - hint.priority * self._head_start)
-            for hint in hints
+            (hint_id(hint), hint.job_id, hint.queued_at - hint.priority * self._head_start - LEAD + later)
+            for hint, later in zip(hints, behind or repeat(timedelta(0)), strict=False)
         ]
-        return await self._tell(JOBS, RUN_JOB, entries)
+        return await self._tell(JOBS, RUN_JOB, entries, nx=True)
 
     async def wake_webhooks(self, hints: Sequence[DeliveryHint]) -> bool:
         """Tell of deliveries; the score of a later try is the moment it is due."""
         # Named apart from the job's own hints: arq's keys know no queues.
         entries = [(f"webhook:{hint.job_id}:{hint.tries}", hint.job_id, hint.due_at) for hint in hints]
-        return await self._tell(WEBHOOKS, DELIVER_WEBHOOK, entries)
+        # One that is there already may come earlier by this, never later.
+        return await self._tell(WEBHOOKS, DELIVER_WEBHOOK, entries, lt=True)
 
     async def announce_cancel(self, job_ids: Sequence[UUID]) -> bool:
         """Ask whoever runs the jobs to break them off; a worker that does not hear it learns by its next beat."""
@@ -96,29 +104,30 @@ class JobQueue:
 
         return await self._attempt("cancel", write) if job_ids else True
 
-    async def drop(self, queue: str, hint_id: str) -> bool:
+    async def drop(self, queue: str, name: str) -> bool:
         """Take a hint out of Redis: it is being followed. A worker that dies later then leaves nothing there."""
 
         def write(pipe: Any) -> None:
-            pipe.zrem(queue, hint_id)
-            pipe.delete(job_key_prefix + hint_id, retry_key_prefix + hint_id)
+            pipe.zrem(queue, name)
+            pipe.delete(job_key_prefix + name, retry_key_prefix + name)
 
         return await self._attempt("drop", write)
 
     async def ping(self) -> bool:
         return await self._attempt("ping", lambda pipe: pipe.ping(), even_if_paused=True)
 
-    async def _tell(self, queue: str, function: str, entries: Sequence[tuple[str, UUID, datetime]]) -> bool:
+    async def _tell(
+        self, queue: str, function: str, entries: Sequence[tuple[str, UUID, datetime]], **only: bool
+    ) -> bool:
         if not entries:
             return True
 
         def write(pipe: Any) -> None:
             told_ms = int(time.time() * 1000)
-            for hint_id, row_id, moment in entries:
+            for name, row_id, moment in entries:
                 body = serialize_job(function, (str(row_id),), {}, None, told_ms, serializer=pack)
-                pipe.set(job_key_prefix + hint_id, body, px=HINT_TTL)
-                # A hint that is there already may come earlier by this, never later.
-                pipe.zadd(queue, {hint_id: _milliseconds(moment)}, lt=True)
+                pipe.set(job_key_prefix + name, body, px=HINT_TTL)
+                pipe.zadd(queue, {name: _milliseconds(moment)}, **only)
             pipe.lpush(BELL[queue], *[b"1"] * min(len(entries), MOST_RINGS))
             pipe.ltrim(BELL[queue], 0, 99)
 
@@ -150,11 +159,20 @@ class JobQueue:
         await self.client.aclose(close_connection_pool=True)
 
 
+def hint_id(hint: Hint) -> str:
+    return f"{hint.job_id}:{hint.claims}:{hint.workflow_name}"
+
+
+def workflow_of(name: str) -> str | None:
+    """The workflow that a hint is about; None where its name does not say."""
+    return name.split(":", 2)[2] if name.count(":") > 1 else None
+
+
 def _milliseconds(moment: datetime) -> int:
     return int((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
 
 
-async def running_elsewhere(client: aioredis.Redis, hint_ids: Sequence[str]) -> set[str]:
+async def running_elsewhere(client: aioredis.Redis, names: Sequence[str]) -> set[str]:
     """Which hints some worker is following right now: one round trip for all of them."""
-    busy = await client.mget([in_progress_key_prefix + hint_id for hint_id in hint_ids])
-    return {hint_id for hint_id, mark in zip(hint_ids, busy, strict=True) if mark is not None}
+    busy = await client.mget([in_progress_key_prefix + name for name in names])
+    return {name for name, mark in zip(names, busy, strict=True) if mark is not None}

@@ -1,10 +1,12 @@
 """Report an ended job to its caller: build the message, sign it, try once, write down what came of it."""
 
+import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aiohttp
@@ -18,11 +20,12 @@ from llm_service.jobs.model import WebhookState
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.secrets import SecretBox
 from llm_service.jobs.store import deliveries
-from llm_service.jobs.store.deliveries import DeliveryHint, DueDelivery, TryResult
+from llm_service.jobs.store.deliveries import DeliveryHint, Report, TryLease, TryResult
 from llm_service.jobs.store.leases import Ending
 from llm_service.logs import get_logger
 from llm_service.metrics import WEBHOOK_TRIES
 from llm_service.settings import Secret
+from llm_service.webhooks.lanes import Lanes
 from llm_service.webhooks.post import DEADLINE_S, Answer, post
 from llm_service.webhooks.schedule import GONE, next_delay_s
 from llm_service.webhooks.signing import UnusableSecret, signature_headers
@@ -30,7 +33,20 @@ from llm_service.webhooks.signing import UnusableSecret, signature_headers
 log = get_logger(__name__)
 
 MAX_BODY = 1_000_000
+MAX_ERROR = 1_000
+"""Characters of an error message that stay where the message alone would break the limit."""
 LEASE_S = DEADLINE_S + 15.0
+WAIT_S = 60.0
+"""A delivery that waits here for its turn is told to Redis again after this: its worker may have died."""
+DATABASE_TURNS = 3
+"""Statements of deliveries at a time, of the ten connections that they share with the jobs."""
+
+T = TypeVar("T")
+
+
+def utc_now() -> datetime:
+    """This host's clock, which the receiver reads the time in the signature against."""
+    return datetime.now(UTC)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,59 +99,107 @@ class Reporter:
         queue: JobQueue,
         session: aiohttp.ClientSession,
         secrets: SecretBox,
-        service_secret: Secret | None,
+        service_secrets: Sequence[Secret],
+        slots: int,
         chance: random.Random | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._queue = queue
         self._session = session
         self._secrets = secrets
-        self._service_secret = service_secret
+        self._service_secrets = service_secrets
+        self._lanes = Lanes(slots)
+        self._turns = asyncio.Semaphore(DATABASE_TURNS)
+        self._turns_to_settle = asyncio.Semaphore(DATABASE_TURNS)
+        self._is_stopping = False
         self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._now = now
+
+    def stop(self) -> None:
+        """Begin nothing more that waits; another worker is told of it."""
+        self._is_stopping = True
 
     async def deliver(self, job_id: UUID) -> None:
-        """Try a due delivery once. Returns quietly when it is not due or somebody else is at it."""
-        due = await deliveries.claim(self._database, job_id, lease_s=LEASE_S)
-        if due is None:
-            return
-        structlog.contextvars.bind_contextvars(job_id=str(job_id), request_id=due.request_id)
-        body = webhook_body(due)
+        """Try a due delivery once, and in the same slot those that have waited for it, one after another.
+
+        Returns at once when it is not due, when somebody else is at it, and when it has to wait for its turn.
+        """
+        following: UUID | None = job_id
+        while following is not None:
+            following = await self._deliver_one(following)
+
+    async def _deliver_one(self, job_id: UUID) -> UUID | None:
+        url = await self._in_turn(lambda: deliveries.receiver_of(self._database, job_id))
+        host = host_of(url) if url is not None else None
+        if host is not None and not self._lanes.enter(host, job_id):
+            await self._in_turn(lambda: deliveries.keep_waiting(self._database, job_id, for_s=WAIT_S))
+            return None
+        if host is not None:
+            answer: Answer | None = None
+            try:
+                answer = await self._try(job_id)
+            finally:
+                self._lanes.leave(host, took_s=None if answer is None else answer.latency_ms / 1000)
+        return None if self._is_stopping else self._lanes.following(host)
+
+    async def _in_turn(self, work: Callable[[], Awaitable[T]]) -> T:
+        async with self._turns:
+            return await work()
+
+    async def _try(self, job_id: UUID) -> Answer | None:
+        claimed = await self._in_turn(
+            lambda: deliveries.claim(self._database, job_id, lease_s=LEASE_S, most_bytes=MAX_BODY)
+        )
+        if claimed is None:
+            return None
+        lease = claimed[0]
+        structlog.contextvars.bind_contextvars(job_id=str(job_id), request_id=lease.request_id)
+        body = webhook_body(claimed[1])
+        del claimed  # a receiver that hangs holds the body alone
+        answer = await self._post(lease, body)
+        await self._settle(job_id, lease, answer)
+        return answer
+
+    async def _post(self, lease: TryLease, body: bytes) -> Answer:
         try:
-            # The time in the signature is read by the receiver against its own clock: this host's it is.
-            headers = signature_headers(self._secret_of(due), due.webhook_id, datetime.now(UTC), body)
+            headers = signature_headers(self._secrets_of(lease), lease.webhook_id, self._now(), body)
         except (SettingsInvalid, UnusableSecret) as error:
             # Nothing may go out unsigned that should be signed. The next try finds a key that was put right.
             log.error("webhook can't be signed", reason=error.message)  # noqa: TRY400 - no traceback: it holds the secret
-            await self._settle(job_id, due, Answer(latency_ms=0, error="the message could not be signed"))
-            return
+            return Answer(latency_ms=0, error="the message could not be signed")
         answer = await post(
             self._session,
-            due.url,
+            lease.url,
             body,
             {**headers, "Content-Type": "application/json", "User-Agent": "llm-service"},
         )
         await failpoints.hit("report.after-post-before-settle")
-        await self._settle(job_id, due, answer)
+        return answer
 
-    def _secret_of(self, due: DueDelivery) -> str | None:
-        own = self._secrets.open(due.sealed_secret)
-        if own:
-            return own
-        return self._service_secret.reveal() if self._service_secret is not None else None
+    def _secrets_of(self, lease: TryLease) -> list[str]:
+        own = self._secrets.open(lease.sealed_secret)
+        return [own] if own else [secret.reveal() for secret in self._service_secrets]
 
-    async def _settle(self, job_id: UUID, due: DueDelivery, answer: Answer) -> None:
-        state, retry_in_s = self._next(due.tries + 1, answer)
+    async def _settle(self, job_id: UUID, lease: TryLease, answer: Answer) -> None:
+        state, retry_in_s = self._next(lease.tries + 1 - lease.tries_before, answer)
         result = TryResult(
             status_code=answer.status, latency_ms=answer.latency_ms, response=answer.text, error=answer.error
         )
-        hint = await insist(
-            lambda: deliveries.settle(
-                self._database, job_id, due.token, result, state=state, retry_in_s=retry_in_s
+        # In turns of their own: hundreds of tries that end together must not hold up one that begins.
+        async with self._turns_to_settle:
+            hint = await insist(
+                lambda: deliveries.settle(
+                    self._database, job_id, lease.token, result, state=state, retry_in_s=retry_in_s
+                )
             )
-        )
         WEBHOOK_TRIES.labels(state.value).inc()
         log.info(
-            "webhook tried", tries=due.tries + 1, state=state.value, status=answer.status, error=answer.error
+            "webhook tried",
+            tries=lease.tries + 1,
+            state=state.value,
+            status=answer.status,
+            error=answer.error,
         )
         if hint is not None:
             await self._queue.wake_webhooks([hint])
@@ -151,11 +215,19 @@ class Reporter:
         return (WebhookState.EXHAUSTED if delay_s is None else WebhookState.RETRYING), delay_s
 
 
-def webhook_body(due: DueDelivery) -> bytes:
+def host_of(url: str) -> str:
+    """What the limit of deliveries at a time counts by: the name, whatever its port."""
+    try:
+        return (urlsplit(url).hostname or "").rstrip(".")
+    except ValueError:
+        return ""  # a row from before URLs were checked: its try will say that it is not one
+
+
+def webhook_body(report: Report) -> bytes:
     """The bytes to sign and to send; a result that makes them more than 1 MB is left out and pointed to."""
-    job = due.job
+    job = report.job
     body = WebhookBody(
-        event=due.event,
+        event=report.event,
         job_id=job.id,
         workflow_name=job.workflow_name,
         status=job.status,
@@ -170,16 +242,22 @@ def webhook_body(due: DueDelivery) -> bytes:
         completed_at=job.completed_at,
         duration_ms=job.duration_ms,
         usage=usage_of(
-            due.usage.calls, due.usage.input_tokens, due.usage.output_tokens, job.total_tokens, job.cost_usd
+            report.usage.calls,
+            report.usage.input_tokens,
+            report.usage.output_tokens,
+            job.total_tokens,
+            job.cost_usd,
         ),
     )
     encoded = msgspec.json.encode(body)
-    if len(encoded) <= MAX_BODY:
-        return encoded
-    pointer = f"/api/v1/jobs/{job.id}"
-    return msgspec.json.encode(
-        msgspec.structs.replace(body, result=None, result_truncated=True, result_url=pointer)
-    )
+    if job.has_result and (job.result_json is None or len(encoded) > MAX_BODY):
+        pointer = f"/api/v1/jobs/{job.id}"
+        body = msgspec.structs.replace(body, result=None, result_truncated=True, result_url=pointer)
+        encoded = msgspec.json.encode(body)
+    if len(encoded) > MAX_BODY and body.error_message is not None:
+        cut = body.error_message[:MAX_ERROR] + " ..."
+        encoded = msgspec.json.encode(msgspec.structs.replace(body, error_message=cut))
+    return encoded
 
 
 def usage_of(

@@ -48,6 +48,8 @@ class Run:
 
     def break_off(self, reason: str) -> None:
         """Stop, and write nothing: the job is somebody else's now."""
+        if failpoints.is_off("fence"):
+            return  # a build without the fence is one in which nothing keeps a stale worker from writing
         self.broken_off = reason
         self.work.cancel()
 

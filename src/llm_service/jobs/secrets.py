@@ -9,12 +9,11 @@ from llm_service.settings import Secret
 from llm_service.webhooks.signing import UnusableSecret, check_secret
 
 
-def check_service_secret(secret: Secret | None) -> None:
+def check_service_secrets(secrets: Sequence[Secret]) -> None:
     """Raise `SettingsInvalid` for a service-wide webhook secret that nothing could be signed with."""
-    if secret is None:
-        return
     try:
-        check_secret(secret.reveal())
+        for secret in secrets:
+            check_secret(secret.reveal())
     except UnusableSecret as error:
         raise SettingsInvalid(f"LLM_SERVICE_WEBHOOK_SECRET {error.message}.") from None
 

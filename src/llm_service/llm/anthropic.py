@@ -6,7 +6,7 @@ import msgspec
 
 from llm_service.errors import ModelRejected, ModelUnavailable
 from llm_service.llm.http import ModelServer
-from llm_service.llm.model import ModelAnswer, ModelRequest, token_count
+from llm_service.llm.model import ModelAnswer, ModelRequest, OnWait, token_count, unheard
 
 VERSION = "2023-06-01"
 
@@ -32,8 +32,8 @@ class MessagesModel:
         self.name = name
         self._server = server
 
-    async def answer(self, request: ModelRequest) -> ModelAnswer:
-        raw, retries = await self._server.post(self._payload(request))
+    async def answer(self, request: ModelRequest, on_wait: OnWait = unheard) -> ModelAnswer:
+        raw, retries = await self._server.post(self._payload(request), on_wait)
         try:
             message = msgspec.convert(raw, _Message)
         except msgspec.ValidationError as error:

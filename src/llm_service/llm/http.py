@@ -1,7 +1,6 @@
 """One POST to a model server: a total deadline, patience with 429 and 5xx, and none with other refusals."""
 
 import asyncio
-import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +10,18 @@ import msgspec
 import stamina
 
 from llm_service.errors import ModelRejected, ModelTimeout, ModelUnavailable
+from llm_service.llm.model import OnWait, Wait, unheard
+from llm_service.llm.pace import Pace, spread
 from llm_service.retry_after import retry_after_s
 
 MAX_BODY = 5 * 1024 * 1024
 MAX_FAILURES = 3
 """How often a server error or a broken connection is tried again; a 429 is until the deadline."""
-RETRYABLE = frozenset({408, 409, 425, 429})
+TOO_MANY = 429
+RETRYABLE = frozenset({408, 409, 425, TOO_MANY})
 """Beside every 5xx."""
+SPENT = "insufficient_quota"
+"""What OpenAI calls an account without money, also by a 429: waiting does not fill it."""
 MAX_RETRY_AFTER_S = 60.0
 NAME = re.compile(r"[A-Za-z0-9_.\[\]/-]{1,64}")
 """What a provider's code looks like. Anything else may be the caller's words."""
@@ -56,14 +60,15 @@ class ModelServer:
         self._timeout_s = timeout_s
         self._label = label
         self._first_wait_s = first_wait_s
+        self._pace = Pace()
 
-    async def post(self, payload: Mapping[str, Any]) -> tuple[Any, int]:
-        """Return the decoded answer and how many tries failed before it.
+    async def post(self, payload: Mapping[str, Any], on_wait: OnWait = unheard) -> tuple[Any, int]:
+        """Return the decoded answer and how many tries failed before it; tell of each failure that is waited for.
 
         Raises `ModelUnavailable`, `ModelRejected` or `ModelTimeout`; no message repeats key or prompt.
         """
         body = msgspec.json.encode(payload)
-        patience = _Patience()
+        patience = _Patience(on_wait)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._post_patiently(body, patience), patience.failures
@@ -88,12 +93,19 @@ class ModelServer:
 
     async def _post_once(self, body: bytes) -> Any:
         try:
-            async with self._session.post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            ) as response:
+            async with (
+                self._pace.place() as begun_in,
+                self._session.post(
+                    self._url, data=body, headers=self._headers, allow_redirects=False
+                ) as response,
+            ):
                 text = await _read_capped(response)
                 if not 200 <= response.status < 300:
-                    raise self._refusal(response, text)
+                    refusal = self._refusal(response, text)
+                    if isinstance(refusal, _Transient) and refusal.limited:
+                        self._pace.note_refusal(begun_in, refusal.wait_s)
+                    raise refusal
+                self._pace.note_answer()
         except ValueError as error:  # aiohttp refuses to send it: a wrong URL, two kinds of credentials
             raise ModelRejected(
                 f"{self._label}: the request can't be sent ({type(error).__name__})."
@@ -107,10 +119,11 @@ class ModelServer:
 
     def _refusal(self, response: aiohttp.ClientResponse, text: bytes) -> Exception:
         status = response.status
-        said = f"HTTP {status}" + (f", {reason}" if (reason := self._reason(text)) else "")
-        if status in RETRYABLE or status >= 500:
+        reason = self._reason(text)
+        said = f"HTTP {status}" + (f", {reason}" if reason else "")
+        if (status in RETRYABLE or status >= 500) and SPENT not in reason:
             wait_s = retry_after_s(response.headers.get("Retry-After"), cap_s=MAX_RETRY_AFTER_S)
-            return _Transient(said, limited=status == 429, wait_s=wait_s)
+            return _Transient(said, limited=status == TOO_MANY, wait_s=wait_s)
         return ModelRejected(f"{self._label} refused the request: {said}.")
 
     def _reason(self, text: bytes) -> str:
@@ -129,9 +142,10 @@ class ModelServer:
 class _Patience:
     """Decides on each failure whether to wait, and how long."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: OnWait) -> None:
         self.failures = 0
         self.last = ""
+        self._on_wait = on_wait
         self._unlimited = 0
 
     def wait(self, error: Exception) -> bool | float:
@@ -143,10 +157,10 @@ class _Patience:
             if self._unlimited > MAX_FAILURES:
                 return False
         self.failures += 1
-        if not error.wait_s:
-            return True  # also for "at once": the growing wait, not a busy loop
-        # Calls that were refused together were told the same: they must not come back together.
-        return error.wait_s * random.uniform(1.0, 1.5)  # noqa: S311 - spreads, hides nothing
+        # Also for "at once" the growing wait, not a busy loop.
+        seconds = spread(error.wait_s) if error.wait_s else None
+        self._on_wait(Wait(self.failures, self.last, seconds))
+        return seconds or True
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:

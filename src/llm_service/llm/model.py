@@ -1,6 +1,7 @@
 """What a language model is to this service: a request, an answer, and the ways it can fail."""
 
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -45,10 +46,25 @@ def token_count(usage: Any, name: str) -> int | None:
     return count if 0 <= count <= MOST_TOKENS else None
 
 
+class Wait(NamedTuple):
+    """A call has failed in a way that may pass, and is made again. `seconds` is None for a growing short wait."""
+
+    failures: int
+    reason: str
+    seconds: float | None
+
+
+OnWait = Callable[[Wait], None]
+
+
+def unheard(_: Wait) -> None:
+    """For callers that do not care why a call takes long."""
+
+
 class Model(Protocol):
     """A provider and a model behind one call. `answer` raises the `Model*` errors of `errors.py`."""
 
     provider: str
     name: str
 
-    async def answer(self, request: ModelRequest) -> ModelAnswer: ...
+    async def answer(self, request: ModelRequest, on_wait: OnWait = unheard) -> ModelAnswer: ...

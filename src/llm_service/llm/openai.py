@@ -6,7 +6,7 @@ import msgspec
 
 from llm_service.errors import ModelRejected, ModelUnavailable
 from llm_service.llm.http import ModelServer
-from llm_service.llm.model import ModelAnswer, ModelRequest, token_count
+from llm_service.llm.model import ModelAnswer, ModelRequest, OnWait, token_count, unheard
 
 
 class _Message(msgspec.Struct):
@@ -33,8 +33,8 @@ class ChatModel:
         self.name = name
         self._server = server
 
-    async def answer(self, request: ModelRequest) -> ModelAnswer:
-        raw, retries = await self._server.post(self._payload(request))
+    async def answer(self, request: ModelRequest, on_wait: OnWait = unheard) -> ModelAnswer:
+        raw, retries = await self._server.post(self._payload(request), on_wait)
         try:
             completion = msgspec.convert(raw, _Completion)
         except msgspec.ValidationError as error:

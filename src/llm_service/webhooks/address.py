@@ -4,19 +4,25 @@
 connection, after the name was resolved, so that a name that resolves elsewhere later gains nothing.
 """
 
+import asyncio
 import errno
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from llm_service.errors import UnsafeWebhookURL
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given out. Outside of it are the older ways of writing an IPv4 address, and what is to come."""
 # `is_global` alone is not enough: Python 3.11 calls several of these global.
 _REFUSED = [
     ipaddress.ip_network(network)
@@ -28,6 +34,11 @@ _REFUSED = [
         *("3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
     )
 ]
+
+
+_NAME = re.compile("[a-z0-9._-]+")
+LOOKUPS = 64
+"""Names looked up at a time, in threads of their own: a DNS server that hangs holds up no model call."""
 
 
 class AddressRefused(OSError):
@@ -45,6 +56,8 @@ def is_public(address: str) -> bool:
         return False
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
+    if ip.version == 6 and ip not in _UNICAST:
+        return False
     return ip.is_global and not any(ip in network for network in _REFUSED if network.version == ip.version)
 
 
@@ -90,7 +103,7 @@ def _split(url: str) -> SplitResult:
 def _may_be_public(host: str) -> bool:
     """False for what is surely not a public host. Other spellings of numbers are left to the connection."""
     name = host.rstrip(".").lower()
-    if not name.isascii():
+    if ":" not in name and not _NAME.fullmatch(name):
         return False  # full-width digits and dots turn into addresses; real names have an ASCII form (xn--)
     if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
         return False
@@ -115,13 +128,17 @@ def _refused(reason: str) -> UnsafeWebhookURL:
 class GuardedConnector(aiohttp.TCPConnector):
     """Opens sockets to public addresses alone, unless the host is one of the operator's exceptions.
 
-    The check sits where the socket is made, on the address that is then connected to: names, literals and
-    every answer of the resolver pass through it, and a name cannot change its mind in between.
+    The check sits where the socket is made, on the address that is then connected to: names and literals
+    pass through it, and a name cannot change its mind in between. A name with several addresses is refused
+    before that as soon as one of them is not public.
     """
 
-    def __init__(self, *, allowed_hosts: Collection[str], **options: Any) -> None:
-        super().__init__(socket_factory=_guarded_socket, **options)
-        self._open_connector = aiohttp.TCPConnector(**options)
+    def __init__(
+        self, *, allowed_hosts: Collection[str], resolver: AbstractResolver | None = None, **options: Any
+    ) -> None:
+        self._lookup = resolver or _Lookup()
+        super().__init__(socket_factory=_guarded_socket, resolver=_GuardedLookup(self._lookup), **options)
+        self._open_connector = aiohttp.TCPConnector(resolver=self._lookup, **options)
         self._allowed_hosts = allowed_hosts
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
@@ -132,6 +149,7 @@ class GuardedConnector(aiohttp.TCPConnector):
     async def close(self, **options: Any) -> None:
         await self._open_connector.close(**options)
         await super().close(**options)
+        await self._lookup.close()
 
 
 def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
@@ -141,3 +159,52 @@ def _guarded_socket(info: tuple[Any, ...]) -> socket.socket:
     opened = socket.socket(family=family, type=kind, proto=protocol)
     opened.setblocking(False)
     return opened
+
+
+class _GuardedLookup(AbstractResolver):
+    """Refuses a name of which any address is not public."""
+
+    def __init__(self, lookup: AbstractResolver) -> None:
+        self._lookup = lookup
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        answers = await self._lookup.resolve(host, port, family)
+        if not all(is_public(answer["host"]) for answer in answers):
+            raise AddressRefused
+        return answers
+
+    async def close(self) -> None:
+        """Leave the lookup to the connector, which shares it."""
+
+
+class _Lookup(AbstractResolver):
+    """The system's resolver. In the loop's own threads (uvloop has four) slow names would hold up everything."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="webhook-dns")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG
+            ),
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=kind,
+                proto=proto,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -14,7 +15,6 @@ from llm_service.webhooks.schedule import MAX_RETRY_AFTER_S
 DEADLINE_S = 15.0
 MAX_READ = 64 * 1024
 MAX_KEPT = 1024
-PER_HOST = 4
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,12 +32,14 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.status is not None and 200 <= self.status < 300
 
 
-def open_session(allowed_hosts: Collection[str]) -> aiohttp.ClientSession:
-    """A session for receivers alone: guarded, without cookies, and blind to proxies in the environment."""
+def open_session(allowed_hosts: Collection[str], **options: Any) -> aiohttp.ClientSession:
+    """A session for receivers alone: guarded, without cookies, and blind to proxies in the environment.
+
+    It has no limits of its own: a try that waited for a connection here would use its deadline up unsent.
+    `options` are further ones of the connector.
+    """
     return aiohttp.ClientSession(
-        connector=GuardedConnector(
-            allowed_hosts=allowed_hosts, limit=0, limit_per_host=PER_HOST, use_dns_cache=False
-        ),
+        connector=GuardedConnector(allowed_hosts=allowed_hosts, limit=0, use_dns_cache=False, **options),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         timeout=aiohttp.ClientTimeout(total=None),

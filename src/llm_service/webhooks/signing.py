@@ -29,18 +29,26 @@ def check_secret(secret: str) -> None:
     raise UnusableSecret("must be base64 after whsec_; any other secret is taken as plain text")
 
 
-def signature_headers(secret: str | None, webhook_id: str, moment: datetime, body: bytes) -> dict[str, str]:
+def signature_headers(secrets: list[str], webhook_id: str, moment: datetime, body: bytes) -> dict[str, str]:
     """Headers of one try. `moment` is timezone-aware; `body` is exactly what is sent.
 
     A secret that begins with `whsec_` is base64 after that, as Standard Webhooks has it; any other is taken
-    as plain text. Without a secret the message carries its id and time, and no signature.
+    as plain text. While secrets are being changed there are several, the newest first: `webhook-signature`
+    holds one value for each, `X-Webhook-Signature`, which is compared whole, the newest alone. Without a
+    secret the message carries its id and time, and no signature.
     """
     headers = {"webhook-id": webhook_id, "webhook-timestamp": str(int(moment.timestamp()))}
-    if not secret:
+    if not secrets:
         return headers
+    text = body.decode()
+    signatures = [_webhook(secret).sign(webhook_id, moment, text) for secret in secrets]
+    headers["webhook-signature"] = " ".join(signatures)
+    newest = hmac.new(secrets[0].encode(), body, hashlib.sha256).hexdigest()
+    headers["X-Webhook-Signature"] = f"sha256={newest}"
+    return headers
+
+
+def _webhook(secret: str) -> Webhook:
     check_secret(secret)
     # The library would take any text for base64 and sign with what comes of it: plain secrets go in as bytes.
-    key: str | bytes = secret if secret.startswith(PREFIX) else secret.encode()
-    headers["webhook-signature"] = Webhook(key).sign(webhook_id, moment, body.decode())
-    headers["X-Webhook-Signature"] = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return headers
+    return Webhook(secret if secret.startswith(PREFIX) else secret.encode())

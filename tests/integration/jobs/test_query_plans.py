@@ -351,7 +351,12 @@ WORKER_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "find hints to repeat": (upkeep._DUE, {"unseen": 60.0}),
     "read the vitals": (upkeep._VITALS, {}),
     "read answered steps": (ledger._ANSWERED, {}),
+    "look where a delivery goes": (deliveries._RECEIVER, {}),
     "claim a delivery": (deliveries._CLAIM, {"lease": 30.0}),
+    "read what a delivery tells": (deliveries._JOB, {"most": 1_000_000}),
+    "keep a delivery waiting": (deliveries._KEEP, {"seconds": 60.0}),
+    "send a webhook again": (deliveries._SEND_AGAIN, {}),
+    "look at what is sent again": (deliveries._STANDS, {}),
     "read a delivery's usage": (deliveries._USAGE, {}),
     "find due deliveries": (deliveries._DUE, {"unseen": 60.0}),
 }

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,13 +14,18 @@ from redis.asyncio import Redis
 from tests.fakes.model_server import ModelServer, Reply
 from tests.integration.conftest import Submit, WaitFor
 from tests.integration.jobs.worker_in_process import working
+from uuid_utils.compat import uuid7
 
 from llm_service.db import Database
 from llm_service.errors import WorkflowError
+from llm_service.job_worker import SPARE_HINTS
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JOBS, JobQueue
-from llm_service.jobs.store import leases
+from llm_service.jobs.secrets import SecretBox
+from llm_service.jobs.store import intake, leases
+from llm_service.jobs.store.intake import NewJob
 from llm_service.jobs.store.leases import Hint
+from llm_service.jobs.submit import Desk, Submission
 from llm_service.settings import Settings, load_settings
 from llm_service.workflows.base import Context, Workflow
 
@@ -260,7 +267,7 @@ async def test_urgent_jobs_start_first_and_old_ones_age_past_them(
             job_id,
             float(age_s),
         )
-        jobs.append(Hint(job_id, 0, priority, queued_at))
+        jobs.append(Hint(job_id, 0, "gate", priority, queued_at))
     await queue.wake(jobs)
     async with working(msgspec.structs.replace(settings, worker_concurrency=1), workflow("gate", gate.run)):
         for hint in jobs:
@@ -401,3 +408,75 @@ async def test_a_pickle_in_the_queue_is_not_opened(
             while await redis.exists("arq:job:evil"):
                 await asyncio.sleep(0.01)
     assert not canary.exists()
+
+
+async def test_a_hint_of_an_unknown_workflow_is_left_to_others_and_hides_nothing(
+    submit: Submit, wait_for: WaitFor, settings: Settings, queue: JobQueue, database: Database
+) -> None:
+    strangers = [
+        await intake.add(
+            database, NewJob(id=uuid7(), workflow_name="newer", priority=0, input_json="{}", max_attempts=3)
+        )
+        for _ in range(3 * SPARE_HINTS)
+    ]
+    await queue.wake([Hint(job.job_id, 0, "newer", 10, job.queued_at) for job in strangers])
+    async with working(msgspec.structs.replace(settings, worker_concurrency=2)):
+        assert (await wait_for(await submit()))["status"] == "completed"
+        left = await queue.client.zrange(JOBS, 0, -1)
+    assert left == [f"{job.job_id}:0:newer".encode() for job in strangers]
+    bodies = [await queue.client.exists(f"arq:job:{name.decode()}") for name in left]
+    assert bodies == [1] * len(strangers)
+
+
+async def test_a_flood_of_one_user_does_not_make_the_others_wait(
+    wait_for: WaitFor, settings: Settings, queue: JobQueue, database: Database
+) -> None:
+    gate = Gate()
+    gate.open.set()
+    desk = Desk(
+        database=database,
+        queue=queue,
+        workflows={"gate": workflow("gate", gate.run)},
+        secrets=SecretBox(settings.encryption_keys),
+        allowed_hosts=(),
+        max_attempts=3,
+    )
+    jobs = []
+    for user, count in (("a", 40), ("b", 3)):
+        for number in range(count):
+            note = msgspec.json.encode({"note": f"{user}{number}"})
+            submission = Submission(workflow_name="gate", input_json=note, username=user)
+            accepted, _ = await desk.submit(submission, request_id="r")
+            jobs.append(accepted.job_id)
+    # Told again by the reconciler, a job keeps its place.
+    await queue.wake([Hint(jobs[-1], 0, "gate", 0, datetime.now(UTC) - timedelta(hours=1))])
+    async with working(msgspec.structs.replace(settings, worker_concurrency=1), workflow("gate", gate.run)):
+        for job_id in jobs:
+            await wait_for(job_id)
+    assert gate.order[:7] == ["a0", "b0", "a1", "b1", "a2", "b2", "a3"]
+
+
+async def test_a_job_that_waits_for_its_provider_says_so(
+    submit: Submit,
+    wait_for: WaitFor,
+    with_model: Settings,
+    model_server: ModelServer,
+    sql: asyncpg.Connection,
+) -> None:
+    model_server.script = [Reply(status=429, headers={"Retry-After": "2"}), Reply(text="Brno.")]
+    async with working(with_model):
+        job_id = await submit()
+        async with asyncio.timeout(10):
+            while not (said := await sql.fetchval("SELECT error_message FROM llm_calls")):
+                await asyncio.sleep(0.02)
+        assert re.fullmatch(
+            r"waiting for openai: HTTP 429, next try at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", said
+        )
+        assert (await sql.fetchrow("SELECT status, retries FROM llm_calls")) == ("running", 1)
+        assert (await wait_for(job_id, "processing"))["attempt"] == 1
+        assert (await wait_for(job_id))["status"] == "completed"
+    assert await sql.fetchrow("SELECT status, retries, error_message FROM llm_calls") == (
+        "succeeded",
+        1,
+        None,
+    )

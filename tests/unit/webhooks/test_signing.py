@@ -20,8 +20,8 @@ def verify(secret: str, body: bytes, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_the_reference_library_verifies(secret: str) -> None:
-    headers = signature_headers(secret, "msg_1", datetime.now(UTC), BODY)
+def test_s15_the_reference_library_verifies(secret: str) -> None:
+    headers = signature_headers([secret], "msg_1", datetime.now(UTC), BODY)
     verify(secret, BODY, headers)
     for spoilt_body, spoilt_headers in [
         (BODY.replace(b"completed", b"compleTed"), headers),
@@ -34,12 +34,24 @@ def test_the_reference_library_verifies(secret: str) -> None:
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_the_existing_receivers_header_is_hmac_sha256_of_the_raw_body(secret: str) -> None:
-    headers = signature_headers(secret, "msg_1", datetime.now(UTC), BODY)
+    headers = signature_headers([secret], "msg_1", datetime.now(UTC), BODY)
     expected = hmac.new(secret.encode(), BODY, hashlib.sha256).hexdigest()
     assert headers["X-Webhook-Signature"] == f"sha256={expected}"
 
 
-@pytest.mark.parametrize("secret", [None, ""])
-def test_without_a_secret_there_is_no_signature(secret: str | None) -> None:
-    headers = signature_headers(secret, "msg_1", datetime(2026, 1, 2, tzinfo=UTC), BODY)
+def test_s19_without_a_secret_there_is_no_signature() -> None:
+    headers = signature_headers([], "msg_1", datetime(2026, 1, 2, tzinfo=UTC), BODY)
     assert headers == {"webhook-id": "msg_1", "webhook-timestamp": "1767312000"}
+
+
+def test_s18_while_secrets_change_there_is_a_signature_for_each_and_the_newest_alone_in_the_existing_header() -> (
+    None
+):
+    headers = signature_headers(SECRETS, "msg_1", datetime.now(UTC), BODY)
+    assert [part[:3] for part in headers["webhook-signature"].split(" ")] == ["v1,"] * 3
+    for secret in SECRETS:
+        verify(secret, BODY, headers)
+    with pytest.raises(WebhookVerificationError):
+        verify("another secret", BODY, headers)
+    newest = hmac.new(SECRETS[0].encode(), BODY, hashlib.sha256).hexdigest()
+    assert headers["X-Webhook-Signature"] == f"sha256={newest}"

@@ -32,10 +32,14 @@ class Claim(NamedTuple):
 
 
 class Hint(NamedTuple):
-    """What Redis has to be told about a pending job. `claims` makes the name new after each claim."""
+    """What Redis has to be told about a pending job. `claims` makes the name new after each claim.
+
+    `workflow_name` lets a worker that does not know it leave the hint to those that do.
+    """
 
     job_id: UUID
     claims: int
+    workflow_name: str
     priority: int
     queued_at: datetime
 
@@ -223,9 +227,11 @@ _GIVEN_BACK = """
     UPDATE llm_calls c SET status = 'lost'
       FROM freed WHERE c.job_id = freed.id AND c.status = 'running'
 )
-SELECT id, claims, priority, queued_at FROM freed
+SELECT id, claims, workflow_name, priority, queued_at FROM freed
 """
-_FREED_COLUMNS = "j.id, j.claims, j.priority, coalesce(j.queued_at, j.created_at) AS queued_at"
+_FREED_COLUMNS = (
+    "j.id, j.claims, j.workflow_name, j.priority, coalesce(j.queued_at, j.created_at) AS queued_at"
+)
 
 _RELEASE = sa.text(f"""
 WITH freed AS (

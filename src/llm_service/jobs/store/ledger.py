@@ -67,6 +67,32 @@ async def begin(
     return row[0] if row is not None else None
 
 
+_WAIT = sa.text(rf"""
+UPDATE llm_calls c
+   SET retries = :failures, error_message = 'waiting for ' || c.provider || ': ' || CAST(:reason AS text)
+       || coalesce(', next try at ' || to_char(now() AT TIME ZONE 'UTC' + make_interval(secs => :seconds),
+                                               'YYYY-MM-DD"T"HH24\:MI\:SS"Z"'), '')
+  FROM llm_workflow_jobs j
+ WHERE c.id = :call_id AND c.status = 'running' AND j.id = :job_id AND {FENCE}
+""").bindparams(sa.bindparam("seconds", type_=sa.Float))  # noqa: S608 - put together from constants
+
+
+async def note_wait(
+    database: Database, held: Claim, call_id: int, *, failures: int, reason: str, seconds: float | None
+) -> None:
+    """Write down why a call under way takes long, for whoever looks at the job meanwhile."""
+    values = {
+        "call_id": call_id,
+        "job_id": held.job_id,
+        "token": held.token,
+        "failures": failures,
+        "reason": reason,
+        "seconds": seconds,
+    }
+    async with database.statement() as connection:
+        await connection.execute(_WAIT, values)
+
+
 # Also when it stands there already: the first try may have been committed and its answer lost.
 _END = sa.text(f"""
 UPDATE llm_calls c

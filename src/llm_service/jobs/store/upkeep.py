@@ -31,7 +31,7 @@ UPDATE llm_workflow_jobs j SET hinted_at = now()
            AND coalesce(hinted_at, '-infinity') < now() - make_interval(secs => :unseen)
          ORDER BY run_after LIMIT 1000 FOR UPDATE SKIP LOCKED) AS due
  WHERE j.id = due.id
-RETURNING j.id, j.claims, j.priority, coalesce(j.queued_at, j.created_at)
+RETURNING j.id, j.claims, j.workflow_name, j.priority, coalesce(j.queued_at, j.created_at)
 """)
 
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from llm_service.llm.model import ModelAnswer, ModelRequest
+from llm_service.llm.model import ModelAnswer, ModelRequest, OnWait, unheard
 from llm_service.llm.offline.facts import Facts
 from llm_service.llm.offline.fill import fill
 from llm_service.llm.offline.prose import answer_in_prose
@@ -20,7 +20,7 @@ class OfflineModel:
     provider = "offline"
     name = "offline"
 
-    async def answer(self, request: ModelRequest) -> ModelAnswer:
+    async def answer(self, request: ModelRequest, on_wait: OnWait = unheard) -> ModelAnswer:  # noqa: ARG002 - it never waits
         facts = Facts.read(request.messages)
         if request.schema is None:
             text = answer_in_prose(facts)
