@@ -21,6 +21,7 @@ PAGES = {
 }
 CUT_OFF = """() => [...document.querySelectorAll('button, a, select, input, h1, h2, summary')].filter(element => {
   const box = element.getBoundingClientRect(), style = getComputedStyle(element);
+  if (element.tagName !== 'SUMMARY' && element.closest('details:not([open])')) return false;
   if (!box.width || style.clipPath !== 'none' || element.closest('.scroll, pre, .skip, .unseen, thead, .choice')) return false;
   return box.left < -1 || box.right > innerWidth + 1;
 }).map(element => element.outerHTML.slice(0, 120))"""
@@ -83,6 +84,22 @@ def test_panels_and_dialogs_fit_and_are_accessible(
     picture(page, f"dialog-{width}-{theme}")
     assert axe_violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_questions_of_the_actions_fit(
+    month: Site, visitor: Visitor, picture: Callable[[Page, str], None], width: int
+) -> None:
+    page = visitor.open(month, PAGES["detail"], width=width)
+    settle(page)
+    questions = page.locator(".deed")
+    assert questions.count() == 2
+    for number in range(questions.count()):
+        questions.nth(number).locator("summary").click()
+        picture(page, f"question-{number}-{width}")
+        assert page.evaluate(CUT_OFF) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        questions.nth(number).locator("summary").click()
 
 
 def test_the_charts_say_the_same_as_a_table(
