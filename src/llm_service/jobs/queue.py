@@ -124,10 +124,10 @@ class JobQueue:
 
         def write(pipe: Any) -> None:
             told_ms = int(time.time() * 1000)
-            for name, row_id, moment in entries:
+            for name, row_id, _ in entries:
                 body = serialize_job(function, (str(row_id),), {}, None, told_ms, serializer=pack)
                 pipe.set(job_key_prefix + name, body, px=HINT_TTL)
-                pipe.zadd(queue, {name: _milliseconds(moment)}, **only)
+            pipe.zadd(queue, {name: _milliseconds(moment) for name, _, moment in entries}, **only)
             pipe.lpush(BELL[queue], *[b"1"] * min(len(entries), MOST_RINGS))
             pipe.ltrim(BELL[queue], 0, 99)
 
