@@ -17,6 +17,7 @@ from tests.conftest import SECRET, TEMPLATE, run_sql, with_name
 from llm_service.settings import load_settings
 
 PASSWORD = "an admin password of tests"
+RUNNER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
@@ -80,13 +81,13 @@ def _site(server_url: str, redis_url: str, name: str, rows: int) -> Iterator[Sit
 @pytest.fixture(scope="session")
 def month(server_url: str) -> Iterator[Site]:
     """A service with some 4,000 jobs of 30 days."""
-    yield from _site(server_url, os.environ["TEST_REDIS_URL"], "llm_test_browser", 4_000)
+    yield from _site(server_url, os.environ["TEST_REDIS_URL"], f"llm_test_browser_{RUNNER}", 4_000)
 
 
 @pytest.fixture(scope="session")
 def nothing(server_url: str) -> Iterator[Site]:
     """A service without a job."""
-    yield from _site(server_url, os.environ["TEST_REDIS_URL"], "llm_test_browser_empty", 0)
+    yield from _site(server_url, os.environ["TEST_REDIS_URL"], f"llm_test_browser_empty_{RUNNER}", 0)
 
 
 @pytest.fixture(scope="session")
