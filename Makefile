@@ -45,6 +45,21 @@ rollback: $(VENV)/.ok ## take the newest migration back (one step)
 test: $(VENV)/.ok ## the whole test suite, on real servers of its own
 	@$(BIN)/pytest -n 2 --dist loadgroup
 
+BROWSER_TESTS ?=
+CHROMIUM      ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+.PHONY: test-browser
+test-browser: $(VENV)/.browser ## the queue page in the system's Chromium; SCREENSHOTS=directory keeps pictures
+	@test -n "$(CHROMIUM)" || { echo "Chromium is needed for the browser tests; on Debian: apt-get install chromium"; exit 2; }
+	@CHROMIUM="$(CHROMIUM)" SCREENSHOTS="$(SCREENSHOTS)" $(BIN)/pytest -m browser -k "$(BROWSER_TESTS)" -n 2 --dist loadgroup tests/browser
+
+.PHONY: test-browser-short
+test-browser-short: ## the same in the widest and the narrowest window and the light theme alone
+	@$(MAKE) -s test-browser BROWSER_TESTS='not (768 or 1024 or dark)'
+
+$(VENV)/.browser: $(VENV)/.ok requirements-browser.txt
+	@$(UV) --require-hashes -r requirements-browser.txt 2>/dev/null || $(PIP) --require-hashes -r requirements-browser.txt
+	@touch $@
+
 CHAOS_SEEDS   ?= 1 2 3
 CHAOS_SECONDS ?= 90
 .PHONY: test-chaos
@@ -96,6 +111,7 @@ lock: $(VENV)/.ok ## resolve the dependencies again and write the lock files
 	@$(COMPILE) $(UPGRADE) --group build -o requirements-build.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-build.txt --group dev -o requirements-dev.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group servers -o requirements-servers.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group browser -o requirements-browser.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group fuzz -o requirements-fuzz.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt -c requirements-fuzz.txt --group audit -o requirements-audit.txt
 

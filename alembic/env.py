@@ -9,8 +9,8 @@ from alembic import context
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from llm_service.admin.model import Base
 from llm_service.errors import SettingsInvalid
-from llm_service.jobs.model import Base
 from llm_service.settings import async_database_url
 
 ONE_AT_A_TIME = 0x6C6C6D5F

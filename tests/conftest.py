@@ -19,9 +19,9 @@ from tests.fakes.model_server import ModelServer
 from tests.fakes.receiver import Receiver
 from tests.in_process import serving
 
+from llm_service.admin.model import Base
 from llm_service.db import API_LIMITS, Database
 from llm_service.devstack import Servers, start_servers
-from llm_service.jobs.model import Base
 from llm_service.jobs.queue import JobQueue, connect
 from llm_service.migrations import upgrade
 from llm_service.settings import Settings, load_settings

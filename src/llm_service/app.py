@@ -8,6 +8,11 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
+from llm_service.admin.failures import page_at_the_door
+from llm_service.admin.guard import AdminGuard
+from llm_service.admin.html import Pages
+from llm_service.admin.routes import admin_router
+from llm_service.admin.sessions import Sessions
 from llm_service.api import health, job, jobs, workflow
 from llm_service.api.auth import GUARDED, SecretCheck
 from llm_service.api.body import MAX_BODY
@@ -35,6 +40,7 @@ def create_app(settings: Settings) -> Litestar:
     check_model(settings)
     check_service_secrets(settings.webhook_secret)
     services = open_services(settings)
+    pages = Pages()
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -66,8 +72,9 @@ def create_app(settings: Settings) -> Litestar:
             health.live,
             health.ready,
             health.metrics,
+            admin_router(),
         ],
-        state=State({"services": services}),
+        state=State({"services": services, "pages": pages}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),
@@ -75,7 +82,8 @@ def create_app(settings: Settings) -> Litestar:
         logging_config=None,
     )
     # Around Litestar, not within it: its own middleware does not see what no route answers.
-    app.asgi_handler = Edge(app.asgi_handler, SecretCheck(settings.api_secret))
+    admin = AdminGuard(app.asgi_handler, _sessions(services), page_at_the_door(pages))
+    app.asgi_handler = Edge(admin, SecretCheck(settings.api_secret))
     return app
 
 
@@ -99,7 +107,14 @@ def open_services(settings: Settings) -> Services:
     )
 
 
+def _sessions(services: Services) -> Sessions | None:
+    """None without an admin password: then there is nothing at /admin."""
+    password = services.settings.admin_password
+    return None if password is None else Sessions(services.database, password)
+
+
 async def close_services(services: Services) -> None:
+    await services.desk.close()
     await asyncio.gather(services.queue.close(), services.database.close(), services.health_database.close())
 
 

@@ -61,7 +61,9 @@ def api() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        # From these alone the scheme and the caller's address are taken as they say.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=int(settings.shutdown_grace),
     )
 

@@ -125,6 +125,7 @@ llm-service is ready after {seconds:.1f} s. Ctrl-C stops all of it.
 
   API             {base}/api/v1      (OpenAPI: {base}/schema/openapi.json, health: {base}/health)
   API secret      {secret}
+  LLM Queue       {base}/admin       (password: {environment["LLM_SERVICE_ADMIN_PASSWORD"]})
   Webhook secret  {environment["LLM_SERVICE_WEBHOOK_SECRET"].split(",")[0]}
   Model           {model} ({note})
 

@@ -4,13 +4,16 @@ Request and job ids are bound as context variables, so that every line of a requ
 Neither prompts nor results are ever logged; values under telling names are masked as a second defence.
 """
 
+import json
 import logging
 import re
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 MASK = "***"
 TELLING = re.compile(
@@ -18,6 +21,7 @@ TELLING = re.compile(
 )
 URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]+@")
 ASSIGNED = re.compile(r"(?i)((?:secret|password|passwd|api[_-]?key)=)[^\s&;,'\"]+")
+SHORTEST_BEARER = len("bearer 12345678") - 1
 BEARER = re.compile(r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]{8,}")
 
 QUIET = {
@@ -31,7 +35,7 @@ QUIET = {
 
 
 def configure_logs(level: str, style: str) -> None:
-    """Set up structlog, and the standard library's loggers below it, for this process."""
+    """Set up structlog, and beside it the loggers of libraries, for this process."""
     pretty = style == "pretty" or (style == "auto" and sys.stderr.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -42,14 +46,14 @@ def configure_logs(level: str, style: str) -> None:
         structlog.processors.format_exc_info,
         mask_secrets,
     ]
+    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer() if pretty else _as_json
+    number = logging.getLevelName(level)
+    # Ours do not pass through the standard library's: a line of every request would pay for both.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, renderer],
+        logger_factory=partial(_Stream, sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         cache_logger_on_first_use=True,
-    )
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(ensure_ascii=True)
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -62,7 +66,25 @@ def configure_logs(level: str, style: str) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     for name, floor in QUIET.items():
-        logging.getLogger(name).setLevel(max(floor, logging.getLevelName(level)))
+        logging.getLogger(name).setLevel(max(floor, number))
+
+
+class _Stream:
+    """Writes each line whole and at once, so that those of several processes do not mix."""
+
+    def __init__(self, stream: TextIO, name: str = "") -> None:
+        self.name = name
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _as_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    return _encode(event)
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -74,7 +96,7 @@ def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMap
 def _masked(name: str, value: Any) -> Any:
     if value is None:
         return None
-    if TELLING.search(name):
+    if _is_telling(name):
         return MASK
     if isinstance(value, bool | int | float):
         return value
@@ -83,6 +105,11 @@ def _masked(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_masked(name, inner) for inner in value]
     return _masked_text(value if isinstance(value, str) else _shown(value))
+
+
+@lru_cache(maxsize=1024)
+def _is_telling(name: str) -> bool:
+    return TELLING.search(name) is not None
 
 
 def _shown(value: object) -> str:
@@ -94,10 +121,16 @@ def _shown(value: object) -> str:
 
 
 def _masked_text(text: str) -> str:
-    text = URL_PASSWORD.sub(rf"\1{MASK}@", text)
-    return BEARER.sub(rf"\1{MASK}", ASSIGNED.sub(rf"\1{MASK}", text))
+    if "://" in text:
+        text = URL_PASSWORD.sub(rf"\1{MASK}@", text)
+    if "=" in text:
+        text = ASSIGNED.sub(rf"\1{MASK}", text)
+    return BEARER.sub(rf"\1{MASK}", text) if len(text) > SHORTEST_BEARER else text
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+_encode = json.JSONEncoder(ensure_ascii=True, default=_shown).encode
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger

@@ -6,6 +6,7 @@ Usual names keep their usual meaning (DATABASE_URL, REDIS_URL, ...); ours begin 
 import functools
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,6 +34,7 @@ UNPREFIXED = frozenset(
     }
 )
 MIN_SECRET = 16
+MIN_PASSWORD = 12
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=100_000)]
@@ -77,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_allowed_hosts: tuple[str, ...] = ()
     encryption_keys: tuple[Secret, ...] = ()
     admin_password: Secret | None = None
+    trusted_proxies: tuple[str, ...] = ()
     worker_concurrency: Count = 100
     webhook_concurrency: Count = 512
     api_processes: Annotated[int, Meta(ge=1, le=64)] = 1
@@ -120,13 +123,14 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     values["database_url"] = async_database_url(values["database_url"])
     _check_redis_url(values["redis_url"])
     _check_secrets(values)
+    _check_proxies(values)
     try:
         return msgspec.convert(values, Settings, strict=False, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
         raise SettingsInvalid(_explain(error)) from None
 
 
-LISTS = {"api_secret", "webhook_secret", "webhook_allowed_hosts", "encryption_keys"}
+LISTS = {"api_secret", "webhook_secret", "webhook_allowed_hosts", "encryption_keys", "trusted_proxies"}
 NOT_UTF8 = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x1f\x7f]")
 
@@ -187,6 +191,19 @@ def _require(values: Mapping[str, Any]) -> None:
 def _check_secrets(values: Mapping[str, Any]) -> None:
     if any(len(secret) < MIN_SECRET for secret in values["api_secret"]):
         raise SettingsInvalid(f"LLM_SERVICE_API_SECRET: each secret needs at least {MIN_SECRET} characters.")
+    if 0 < len(values.get("admin_password", "")) < MIN_PASSWORD:
+        raise SettingsInvalid(f"LLM_SERVICE_ADMIN_PASSWORD needs at least {MIN_PASSWORD} characters.")
+
+
+def _check_proxies(values: Mapping[str, Any]) -> None:
+    """uvicorn takes what is no address for the name of a socket, and trusts nobody."""
+    for text in values.get("trusted_proxies", ()):
+        try:
+            ip_network(text)
+        except ValueError:
+            raise SettingsInvalid(
+                f"LLM_SERVICE_TRUSTED_PROXIES: {text[:50]!r} is no address or network; e.g. 10.0.0.7 or 10.0.0.0/8."
+            ) from None
 
 
 def _decode_secret(wanted: type, value: Any) -> Any:

@@ -78,6 +78,8 @@ def test_from_nothing_to_a_result_and_nothing_left(home: Home) -> None:
         assert run.wait() == 0
         wait_until_gone(everyone)
     assert (home.state / "secrets.json").stat().st_mode & 0o777 == 0o600
+    password = json.loads((home.state / "secrets.json").read_text())["LLM_SERVICE_ADMIN_PASSWORD"]
+    assert f"http://127.0.0.1:{home.port}/admin       (password: {password})" in screen
 
 
 def test_a_second_start_keeps_secrets_and_jobs(home: Home) -> None:

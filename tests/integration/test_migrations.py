@@ -21,13 +21,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.conftest import AUTH
 from tests.in_process import serving
 
-from llm_service.jobs.model import Base
+from llm_service.admin.model import Base
 from llm_service.migrations import project_root
 from llm_service.settings import async_database_url, load_settings
 
 ROOT = project_root()
 CONFIG = ROOT / "pyproject.toml"
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
 TABLES = {
     "llm_workflow_jobs",
     "llm_job_attempts",
@@ -36,6 +36,9 @@ TABLES = {
     "llm_calls",
     "llm_webhook_deliveries",
     "llm_webhook_attempts",
+    "llm_admin_sessions",
+    "llm_admin_audit",
+    "llm_admin_logins",
 }
 OF_BEFORE = UUID("00000000-0000-4000-8000-000000000001")
 OF_NOW = UUID("00000000-0000-7000-8000-000000000002")

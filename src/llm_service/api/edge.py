@@ -6,6 +6,7 @@ It stands outside Litestar, so that what no route answers (404, 405) passes thro
 import math
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ class Edge:
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
-                    *SECURITY_HEADERS,
+                    *_lacking(message["headers"]),
                 ]
             await send(message)
 
@@ -90,6 +91,19 @@ class Edge:
             "Too many wrong secrets from this address; try again after Retry-After.",
             retry_after_s=math.ceil(left_s),
         )
+
+
+def _lacking(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The security headers but for those that the pages under /admin have set in their own words."""
+    there = {name.lower() for name, _ in headers}
+    return [(name, value) for name, value in SECURITY_HEADERS if name not in there]
+
+
+def _completed(sent: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+    """With the headers that every answer has; what the answer says itself (the pages do) stands."""
+    headers = [*sent, (b"x-request-id", request_id.encode())]
+    named = {name.lower() for name, _ in headers}
+    return [*headers, *((name, value) for name, value in SECURITY_HEADERS if name not in named)]
 
 
 def _request_id(scope: Any) -> str:

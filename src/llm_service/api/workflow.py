@@ -10,6 +10,7 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.params import HeaderParameter, JSONBody
 from msgspec import Meta
+from structlog.contextvars import bind_contextvars
 
 from llm_service.api.body import StrictJSON, refuse_unstorable_text
 from llm_service.api.errors import documented
@@ -168,6 +169,7 @@ async def submit_workflow(
     accepted, is_replay = await services.desk.submit(
         submission, request_id=request.state.request_id, once=once
     )
+    bind_contextvars(job_id=str(accepted.job_id), workflow=accepted.workflow_name)
     where = f"/api/v1/jobs/{accepted.job_id}"
     answer = WorkflowSubmitResponse(
         job_id=accepted.job_id,

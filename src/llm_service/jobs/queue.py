@@ -7,8 +7,9 @@ the workflow, so that a worker that does not know it leaves the hint where it is
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
@@ -76,14 +77,14 @@ class JobQueue:
         self._paused_until = 0.0
         self.is_away = False
 
-    async def wake(self, hints: Sequence[Hint], *, behind: timedelta = timedelta(0)) -> bool:
+    async def wake(self, hints: Sequence[Hint], behind: Iterable[timedelta] | None = None) -> bool:
         """Tell of pending jobs. An older or more urgent one has the lower score and comes first.
 
-        `behind` is how much younger they count as, at most a day. One that is in line already keeps its place.
+        `behind` is how much younger each counts as, at most a day. One that is in line already keeps its place.
         """
         entries = [
-            (hint_id(hint), hint.job_id, hint.queued_at - hint.priority * self._head_start - LEAD + behind)
-            for hint in hints
+            (hint_id(hint), hint.job_id, hint.queued_at - hint.priority * self._head_start - LEAD + later)
+            for hint, later in zip(hints, behind or repeat(timedelta(0)), strict=False)
         ]
         return await self._tell(JOBS, RUN_JOB, entries, nx=True)
 
@@ -140,10 +141,10 @@ class JobQueue:
 
         def write(pipe: Any) -> None:
             told_ms = int(time.time() * 1000)
-            for name, row_id, moment in entries:
+            for name, row_id, _ in entries:
                 body = serialize_job(function, (str(row_id),), {}, None, told_ms, serializer=pack)
                 pipe.set(job_key_prefix + name, body, px=HINT_TTL)
-                pipe.zadd(queue, {name: _milliseconds(moment)}, **only)
+            pipe.zadd(queue, {name: _milliseconds(moment) for name, _, moment in entries}, **only)
             pipe.lpush(BELL[queue], *[b"1"] * min(len(entries), MOST_RINGS))
             pipe.ltrim(BELL[queue], 0, 99)
 

@@ -17,6 +17,7 @@ from llm_service.errors import (
     UnknownWorkflow,
     ValidationError,
 )
+from llm_service.jobs.batch import Batcher, Committed
 from llm_service.jobs.model import UNFINISHED
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.secrets import SecretBox
@@ -24,13 +25,10 @@ from llm_service.jobs.store import intake
 from llm_service.jobs.store.intake import Accepted, NewJob
 from llm_service.jobs.store.leases import Hint
 from llm_service.jobs.turns import Turns
-from llm_service.logs import get_logger
 from llm_service.metrics import JOBS_SUBMITTED
 from llm_service.webhooks.address import check_url
 from llm_service.webhooks.signing import UnusableSecret, check_secret
 from llm_service.workflows.base import Workflow
-
-log = get_logger(__name__)
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +75,7 @@ class Desk:
         self._allowed_hosts = allowed_hosts
         self._max_attempts = max_attempts
         self._turns = Turns()
+        self._batcher = Batcher(database, self._wake)
 
     def check(self, submission: Submission) -> int:
         """Check everything that can be checked without writing; the number of model calls to expect.
@@ -111,14 +110,15 @@ class Desk:
         job = self._new_job(submission, request_id)
         await failpoints.hit("submit.before-commit")
         if once is None:
-            accepted = await intake.add(self._database, job)
-        else:
-            accepted = await intake.add_once(self._database, job, key=once.key, body_hash=once.body_hash)
-            if accepted.body_hash is not None:
-                return self._replay(accepted, once), True
-        return await self._accept(accepted, job), False
+            return await self._batcher.add(job), False
+        accepted = await intake.add_once(self._database, job, key=once.key, body_hash=once.body_hash)
+        if accepted.body_hash is not None:
+            return self._replay(accepted, once), True
+        await failpoints.hit("submit.after-commit-before-enqueue")
+        await self._wake([(job, accepted)])
+        return accepted, False
 
-    async def retry(self, job_id: UUID, *, request_id: str) -> Accepted:
+    async def retry(self, job_id: UUID, *, request_id: str, priority: int | None = None) -> Accepted:
         """Run a finished job again, as a new job with the same request and `retried_from`.
 
         Raises `JobNotFound`, `JobNotRetryable` for an unfinished job, and what `check` does.
@@ -136,20 +136,25 @@ class Desk:
         )
         self.check(submission)
         job = msgspec.structs.replace(
-            self._new_job(submission, request_id), webhook_secret=earlier.webhook_secret, retried_from=job_id
+            self._new_job(submission, request_id),
+            webhook_secret=earlier.webhook_secret,
+            retried_from=job_id,
+            priority=submission.priority if priority is None else priority,
         )
-        return await self._accept(await intake.add(self._database, job), job)
+        return await self._batcher.add(job)
 
-    async def _accept(self, accepted: Accepted, job: NewJob) -> Accepted:
-        """The job is committed: now a worker may know."""
-        await failpoints.hit("submit.after-commit-before-enqueue")
-        hint = Hint(job.id, 0, job.workflow_name, job.priority, accepted.queued_at)
-        await self._queue.wake(
-            [hint], behind=self._turns.take(job.user_id or job.username, accepted.queued_at)
-        )
-        JOBS_SUBMITTED.labels(job.workflow_name).inc()
-        log.info("job accepted", job_id=str(job.id), workflow=job.workflow_name, priority=job.priority)
-        return accepted
+    async def close(self) -> None:
+        """Wait until everybody who has handed something in has an answer."""
+        await self._batcher.close()
+
+    async def _wake(self, committed: Committed) -> None:
+        """The jobs are committed: now the workers may know."""
+        hints, behind = [], []
+        for job, accepted in committed:
+            hints.append(Hint(job.id, 0, job.workflow_name, job.priority, accepted.queued_at))
+            behind.append(self._turns.take(job.user_id or job.username, accepted.queued_at))
+            JOBS_SUBMITTED.labels(job.workflow_name).inc()
+        await self._queue.wake(hints, behind)
 
     def _new_job(self, submission: Submission, request_id: str) -> NewJob:
         return NewJob(

@@ -2,6 +2,7 @@
 
 intake      submit: write the job, remember the idempotency key
 listing     read: pages, counts, one job
+insight     read: what many jobs say together, for the charts
 leases      run: claim, beat, release, and every way in which a job ends
 ledger      model calls: begun, answered, failed
 removal     delete for good

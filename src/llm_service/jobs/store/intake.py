@@ -1,12 +1,13 @@
 """Writes a submitted job, and remembers which answer an idempotency key got."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,22 +46,32 @@ class Accepted(NamedTuple):
 UNSTORABLE = "22"
 """SQLSTATE class of values that are JSON and yet too much for PostgreSQL, such as 1e200000."""
 
-_FIELDS = [name for name in NewJob.__struct_fields__ if name != "input_json"]
-_INSERT = (
-    insert(WorkflowJob)
-    .values(
-        {name: sa.bindparam(name) for name in _FIELDS}
-        | {
-            "input_data": sa.cast(sa.bindparam("input_json", type_=sa.Text), JSONB),
-            "queued_at": sa.func.now(),
-            # Redis is told in the same breath; the reconciler looks at rows whose hint is older than a while.
-            "hinted_at": sa.func.now(),
-        }
-    )
-    # The id is ours alone: a row that is there already is this one, committed by a try whose answer was lost.
-    .on_conflict_do_nothing(index_elements=["id"])
-    .returning(WorkflowJob.created_at)
-)
+_TYPES = {
+    "id": "uuid",
+    "workflow_name": "text",
+    "priority": "integer",
+    "input_json": "text",
+    "user_id": "uuid",
+    "username": "text",
+    "action": "text",
+    "webhook_url": "text",
+    "webhook_secret": "text",
+    "debug_mode": "boolean",
+    "max_attempts": "smallint",
+    "request_id": "text",
+    "retried_from": "uuid",
+}
+_PLAIN = ", ".join(name for name in _TYPES if name != "input_json")
+_ARRAYS = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _TYPES.items())
+# Redis is told in the same breath: the reconciler looks at rows whose hint is older than a while.
+# The id is ours alone: a row that is there already is this one, committed by a try whose answer was lost.
+_INSERT = sa.text(f"""
+INSERT INTO llm_workflow_jobs ({_PLAIN}, input_data, queued_at, hinted_at)
+SELECT {_PLAIN}, CAST(input_json AS jsonb), now(), now() FROM unnest({_ARRAYS}) AS new ({", ".join(_TYPES)})
+ON CONFLICT (id) DO NOTHING
+RETURNING id, created_at
+""")  # noqa: S608 - put together from constants
+_THERE = sa.text("SELECT id, created_at FROM llm_workflow_jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 _CLAIM_KEY = (
     insert(IdempotencyKey)
     .values({name: sa.bindparam(name) for name in ("key", "body_hash", "job_id", "workflow_name")})
@@ -70,13 +81,30 @@ _CLAIM_KEY = (
 
 
 async def add(database: Database, job: NewJob) -> Accepted:
-    """Commit a new job. When this returns, it is durable."""
+    """Commit a new job. When this returns, it is durable. Raises `InvalidInputData` for what can't be stored."""
+    [answer] = await add_many(database, [job])
+    if isinstance(answer, InvalidInputData):
+        raise answer
+    return answer
 
-    async def commit() -> Accepted:
+
+async def add_many(database: Database, jobs: Sequence[NewJob]) -> list[Accepted | InvalidInputData]:
+    """Commit new jobs in one statement; in their order, what became of each.
+
+    One that PostgreSQL can't hold fails alone: the batch is halved until it is found.
+    """
+
+    async def commit() -> list[Accepted | InvalidInputData]:
         async with database.statement() as connection:
-            return await _insert(connection, job)
+            return [*await _insert(connection, jobs)]
 
-    return await once_more(commit)
+    try:
+        return await once_more(commit)
+    except InvalidInputData as refused:
+        if len(jobs) == 1:
+            return [refused]
+    half = len(jobs) // 2
+    return [*await add_many(database, jobs[:half]), *await add_many(database, jobs[half:])]
 
 
 async def add_once(database: Database, job: NewJob, *, key: str, body_hash: bytes) -> Accepted:
@@ -96,7 +124,8 @@ async def _claim_key(database: Database, job: NewJob, key: str, body_hash: bytes
             {"key": key, "body_hash": body_hash, "job_id": job.id, "workflow_name": job.workflow_name},
         )
         if claimed.first() is not None:
-            return await _insert(connection, job)
+            [accepted] = await _insert(connection, [job])
+            return accepted
         earlier = sa.select(
             IdempotencyKey.job_id,
             IdempotencyKey.workflow_name,
@@ -106,18 +135,17 @@ async def _claim_key(database: Database, job: NewJob, key: str, body_hash: bytes
         return Accepted(*(await connection.execute(earlier)).one())
 
 
-async def _insert(connection: AsyncConnection, job: NewJob) -> Accepted:
+async def _insert(connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[Accepted]:
+    columns = {name: [getattr(job, name) for job in jobs] for name in _TYPES}
     try:
-        written = await connection.execute(_INSERT, msgspec.structs.asdict(job))
+        written = {row.id: row.created_at for row in await connection.execute(_INSERT, columns)}
     except DBAPIError as error:
         if (sqlstate_of(error) or "").startswith(UNSTORABLE):
             raise InvalidInputData("holds a value that can't be stored", ["body", "input_data"]) from None
         raise
-    created_at = written.scalar_one_or_none()
-    if created_at is None:
-        there = sa.select(WorkflowJob.created_at).where(WorkflowJob.id == job.id)
-        created_at = (await connection.execute(there)).scalar_one()
-    return Accepted(job.id, job.workflow_name, created_at)
+    if missing := [job.id for job in jobs if job.id not in written]:
+        written |= {row.id: row.created_at for row in await connection.execute(_THERE, {"ids": missing})}
+    return [Accepted(job.id, job.workflow_name, written[job.id]) for job in jobs]
 
 
 _PENDING = sa.text(

@@ -20,7 +20,8 @@ SUMMARY = [
     getattr(WorkflowJob, name)
     for name in (
         "id workflow_name status priority user_id username action created_at started_at completed_at "
-        "duration_ms error_message error_code attempt webhook_state total_tokens cost_usd"
+        "duration_ms error_message error_code attempt max_attempts webhook_state total_tokens cost_usd "
+        "run_after lease_expires_at"
     ).split()
 ]
 """The columns of a list: the payloads `input_data` and `result` are not among them."""
@@ -46,7 +47,7 @@ async def page(
 
     async def read() -> Page:
         async with database.statement() as connection:
-            await _plan_for_the_values(connection)
+            await plan_for_the_values(connection)
             query = page_query(filters, limit=limit + 1, offset=offset, cursor=cursor)
             rows = list((await connection.execute(query)).all())
             total, capped = await _total(connection, filters, count)
@@ -55,7 +56,7 @@ async def page(
     return await once_more(read)
 
 
-async def _plan_for_the_values(connection: AsyncConnection) -> None:
+async def plan_for_the_values(connection: AsyncConnection) -> None:
     """From its sixth run on, PostgreSQL may plan a prepared statement once for all values.
 
     A plan for the average user sorts all that the busiest one ever did. The setting stays with the connection.
@@ -106,27 +107,51 @@ class JobRecord(NamedTuple):
     tries: list[sa.Row[Any]]
 
 
+PAYLOADS = {"input_data": WorkflowJob.input_data, "result": WorkflowJob.result}
+_ONLY_OF_ONE = [
+    getattr(WorkflowJob, name)
+    for name in ("queued_at debug_mode webhook_url retried_from request_id worker").split()
+]
 # The payloads leave as the text they are: parsing and printing again could change a large number.
 DETAIL = [
     *SUMMARY,
-    sa.cast(WorkflowJob.input_data, sa.Text).label("input_data"),
-    sa.cast(WorkflowJob.result, sa.Text).label("result"),
-    *(
-        getattr(WorkflowJob, name)
-        for name in ("queued_at max_attempts debug_mode webhook_url retried_from request_id worker").split()
-    ),
+    *(sa.cast(column, sa.Text).label(name) for name, column in PAYLOADS.items()),
+    *_ONLY_OF_ONE,
 ]
 
 
-async def get_job(database: Database, job_id: UUID) -> JobRecord | None:
-    """Everything about one job from one snapshot; None where there is no such job."""
-    return await once_more(lambda: _read_job(database, job_id))
+def _previewed(most: int) -> list[Any]:
+    """Instead of whole payloads: their first `most` characters, indented, and how many characters each has."""
+    pretty = {name: sa.func.jsonb_pretty(column, type_=sa.Text) for name, column in PAYLOADS.items()}
+    return [
+        *SUMMARY,
+        *(sa.func.left(text, most).label(name) for name, text in pretty.items()),
+        *(sa.func.length(text).label(f"{name}_length") for name, text in pretty.items()),
+        *_ONLY_OF_ONE,
+    ]
 
 
-async def _read_job(database: Database, job_id: UUID) -> JobRecord | None:
+async def get_job(database: Database, job_id: UUID, *, preview: int | None = None) -> JobRecord | None:
+    """Everything about one job from one snapshot; None where there is no such job.
+
+    With `preview` no more than so many characters of each payload, indented for reading, and their lengths as
+    `input_data_length` and `result_length`.
+    """
+    columns = DETAIL if preview is None else _previewed(preview)
+    return await once_more(lambda: _read_job(database, job_id, columns))
+
+
+async def get_payload(database: Database, job_id: UUID, name: str) -> str | None:
+    """One payload, `input_data` or `result`, as the JSON text it is; None where there is none."""
+    query = sa.select(sa.cast(PAYLOADS[name], sa.Text)).where(WorkflowJob.id == job_id)
+    async with database.statement() as connection:
+        return (await connection.execute(query)).scalar_one_or_none()
+
+
+async def _read_job(database: Database, job_id: UUID, columns: list[Any]) -> JobRecord | None:
     async with database.transaction() as connection:
         await connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-        job = (await connection.execute(sa.select(*DETAIL).where(WorkflowJob.id == job_id))).one_or_none()
+        job = (await connection.execute(sa.select(*columns).where(WorkflowJob.id == job_id))).one_or_none()
         if job is None:
             return None
         attempts = await _rows(connection, JobAttempt, job_id, JobAttempt.claim)

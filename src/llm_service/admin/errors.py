@@ -1,0 +1,32 @@
+"""What the queue page answers besides the errors of the API; a browser's script gets them in the same envelope."""
+
+from llm_service.errors import RequestError, RetryableRequestError
+
+
+class SessionNeeded(RequestError):
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("You are not logged in, or were away too long; log in and come back.")
+
+
+class RequestRefused(RequestError):
+    """A request that another site may have caused, or that comes over a line others can listen on."""
+
+    status = 403
+
+
+class MatchesChanged(RequestError):
+    """More jobs match than the admin was shown."""
+
+    status = 409
+
+
+class TooManyMatches(RequestError):
+    status = 422
+
+
+class TooManyTries(RetryableRequestError):
+    """Wrong passwords came from this address; the next try is looked at after `Retry-After` seconds."""
+
+    status = 429

@@ -1,0 +1,149 @@
+"""Keeper of the queue page's own tables; all times are the database's."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llm_service.db import Database
+
+IDLE = "12 hours"
+KEEP_TRIES = "1 day"
+RECENTLY = "15 minutes"
+LOGIN_LOCK = 0x6C6C6D61
+MOST_IDS = 500
+
+
+# --- logging in -------------------------------------------------------------------------------------------
+
+
+class Tries(NamedTuple):
+    """Wrong passwords of the last quarter of an hour. `quiet_s` is the time since the last one of this peer."""
+
+    of_peer: int
+    of_all: int
+    quiet_s: float
+
+
+_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:lock, hashtext(:peer))")
+_TRIES = sa.text(f"""
+SELECT count(*), (SELECT count(*) FROM (SELECT FROM llm_admin_logins
+                                         WHERE at > now() - interval '{RECENTLY}' LIMIT 1000) AS recent),
+       coalesce(CAST(extract(epoch FROM now() - max(at)) AS double precision), 0)
+  FROM llm_admin_logins WHERE peer = :peer AND at > now() - interval '{RECENTLY}'
+""")  # noqa: S608 - constants
+_WRONG = sa.text("INSERT INTO llm_admin_logins (peer) VALUES (:peer)")
+_FORGET_PEER = sa.text("DELETE FROM llm_admin_logins WHERE peer = :peer")
+_FORGET = (
+    sa.text(f"DELETE FROM llm_admin_logins WHERE at < now() - interval '{KEEP_TRIES}'"),  # noqa: S608
+    sa.text("DELETE FROM llm_admin_sessions WHERE expires_at <= now()"),
+)
+_OPEN = sa.text(f"""
+INSERT INTO llm_admin_sessions (token_hash, expires_at) VALUES (:token_hash, now() + interval '{IDLE}')
+RETURNING created_at
+""")  # noqa: S608 - a constant
+_CLOSE = sa.text("DELETE FROM llm_admin_sessions WHERE token_hash = :token_hash")
+
+
+class LoginTurn:
+    """What is asked and written while no other try of the same peer is looked at."""
+
+    def __init__(self, connection: AsyncConnection, peer: str) -> None:
+        self._connection = connection
+        self._peer = {"peer": peer}
+
+    async def tries(self) -> Tries:
+        return Tries(*(await self._connection.execute(_TRIES, self._peer)).one())
+
+    async def wrong(self) -> None:
+        await self._connection.execute(_WRONG, self._peer)
+
+    async def right(self, token_hash: bytes, *, instead_of: bytes | None) -> datetime:
+        """Open a session, now; the browser's earlier one ends."""
+        await self._connection.execute(_FORGET_PEER, self._peer)
+        for statement in _FORGET:
+            await self._connection.execute(statement)
+        if instead_of is not None:
+            await self._connection.execute(_CLOSE, {"token_hash": instead_of})
+        opened: datetime = (await self._connection.execute(_OPEN, {"token_hash": token_hash})).scalar_one()
+        return opened
+
+
+@asynccontextmanager
+async def login_turn(database: Database, peer: str) -> AsyncIterator[LoginTurn | None]:
+    """Of many tries at once from one peer, one has its turn; the others get None and must come again."""
+    async with database.transaction() as connection:
+        got = (await connection.execute(_LOCK, {"lock": LOGIN_LOCK, "peer": peer})).scalar_one()
+        yield LoginTurn(connection, peer) if got else None
+
+
+# --- sessions ---------------------------------------------------------------------------------------------
+
+# A write each minute, not each request: pages that are looked at ask every few seconds.
+_FIND = sa.text(f"""
+WITH seen AS (
+    UPDATE llm_admin_sessions SET last_seen_at = now(), expires_at = now() + interval '{IDLE}'
+     WHERE token_hash = :token_hash AND expires_at > now() AND last_seen_at < now() - interval '1 minute'
+)
+SELECT created_at FROM llm_admin_sessions WHERE token_hash = :token_hash AND expires_at > now()
+""")  # noqa: S608 - a constant
+
+
+async def find_session(database: Database, token_hash: bytes) -> datetime | None:
+    """When the session was opened; None where there is none, or no more. Finding it keeps it alive."""
+    async with database.statement() as connection:
+        created_at: datetime | None = (
+            await connection.execute(_FIND, {"token_hash": token_hash})
+        ).scalar_one_or_none()
+    return created_at
+
+
+async def close_session(database: Database, token_hash: bytes) -> None:
+    async with database.statement() as connection:
+        await connection.execute(_CLOSE, {"token_hash": token_hash})
+
+
+# --- audit ------------------------------------------------------------------------------------------------
+
+
+class Deed(NamedTuple):
+    """An action as it is about to begin. `filter` is the page's query string, None for a selection."""
+
+    session: str
+    action: str
+    filter: str | None
+    job_ids: Sequence[UUID]
+    matched: int
+    request_id: str | None
+
+
+_BEGIN = sa.text("""
+INSERT INTO llm_admin_audit (session, action, filter, job_ids, matched, request_id)
+VALUES (:session, :action, :filter, CAST(:job_ids AS uuid[]), :matched, :request_id) RETURNING id
+""")
+_END = sa.text("""
+UPDATE llm_admin_audit SET ended_at = now(), done = :done, skipped = :skipped, failed = :failed,
+       job_ids = CAST(:job_ids AS uuid[])
+ WHERE id = :id
+""")
+
+
+async def begin_deed(database: Database, deed: Deed) -> int:
+    """Write down what is about to be done. When this returns it is durable, whatever happens next."""
+    async with database.statement() as connection:
+        values = deed._asdict() | {"job_ids": list(deed.job_ids[:MOST_IDS])}
+        number: int = (await connection.execute(_BEGIN, values)).scalar_one()
+    return number
+
+
+async def end_deed(
+    database: Database, number: int, *, done: int, skipped: int, failed: int, job_ids: Sequence[UUID]
+) -> None:
+    """Write down what became of it. `job_ids` are the jobs that it reached."""
+    values = {"id": number, "done": done, "skipped": skipped, "failed": failed}
+    async with database.statement() as connection:
+        await connection.execute(_END, values | {"job_ids": list(job_ids[:MOST_IDS])})
