@@ -45,7 +45,7 @@ class Limits(NamedTuple):
     """From asking for a connection to having given it back, whatever happens in between."""
 
 
-API_LIMITS = Limits(pool=10, connect=1.0, wait=1.0, command=2.0, statement=1.8, whole=2.0)
+API_LIMITS = Limits(pool=10, connect=1.0, wait=2.0, command=2.0, statement=1.8, whole=2.0)
 """Tight enough that a caller has a 503 within 2.5 s, wherever the database hangs, a second try included."""
 WORKER_LIMITS = Limits(pool=10, wait=10.0, command=10.0, statement=8.0)
 BEAT_LIMITS = Limits(pool=2, command=4.0, statement=4.0, whole=6.0)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -39,30 +40,40 @@ LAST_RESORT_S = 30.0
 """After the grace a stop has this long to give jobs back and close connections, also to servers that hang."""
 
 
-# --- the two functions that arq knows ---------------------------------------------------------------------
+# --- what is done with a hint -----------------------------------------------------------------------------
+
+
+async def run_row(runtime: Runtime, row_id: UUID) -> None:
+    """Run the job with this id, if it is still to be run."""
+    structlog.contextvars.clear_contextvars()
+    await runtime.runner.run(row_id)
+
+
+async def deliver_row(runtime: Runtime, row_id: UUID) -> None:
+    """Try the webhook of the job with this id, if one is due."""
+    structlog.contextvars.clear_contextvars()
+    try:
+        await runtime.reporter.deliver(row_id)
+    except ServiceUnavailable:
+        log.warning("could not deliver, the database is away", job_id=str(row_id))
+
+
+# --- the same as arq knows it -----------------------------------------------------------------------------
 
 
 async def run_job(ctx: dict[str, Any], row_id: str) -> None:
-    """Run the job with this id, if it is still to be run."""
     runtime: Runtime = ctx["runtime"]
-    structlog.contextvars.clear_contextvars()
     if not runtime.heartbeat.is_steady:
         return  # cut off from the database: whoever is not will be told again
     if not runtime.knows(workflow_of(ctx["job_id"])):
-        raise Retry(defer=LEAVE_S)  # only arq's own loop takes what this process does not know
+        raise Retry(defer=LEAVE_S)  # another worker may know it
     # Out of the line at once: it then holds waiting work alone, however many jobs are running.
     await runtime.queue.drop(JOBS, ctx["job_id"])
-    await runtime.runner.run(UUID(row_id))
+    await run_row(runtime, UUID(row_id))
 
 
 async def deliver_webhook(ctx: dict[str, Any], row_id: str) -> None:
-    """Try the webhook of the job with this id, if one is due."""
-    runtime: Runtime = ctx["runtime"]
-    structlog.contextvars.clear_contextvars()
-    try:
-        await runtime.reporter.deliver(UUID(row_id))
-    except ServiceUnavailable:
-        log.warning("could not deliver, the database is away", job_id=row_id)
+    await deliver_row(ctx["runtime"], UUID(row_id))
 
 
 def functions(
@@ -80,6 +91,7 @@ def webhook_worker(runtime: Runtime) -> JobWorker:
     return JobWorker(
         WEBHOOKS,
         runtime,
+        follow=partial(deliver_row, runtime),
         functions=functions(DELIVER_WEBHOOK, deliver_webhook),
         max_jobs=runtime.settings.webhook_concurrency,
     )
@@ -91,7 +103,13 @@ class WorkerProcess:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         slots = runtime.settings.worker_concurrency
-        jobs = JobWorker(JOBS, runtime, functions=functions(RUN_JOB, run_job), max_jobs=slots)
+        jobs = JobWorker(
+            JOBS,
+            runtime,
+            follow=partial(run_row, runtime),
+            functions=functions(RUN_JOB, run_job),
+            max_jobs=slots,
+        )
         self._workers = [jobs, webhook_worker(runtime)]
         self.loops = [asyncio.create_task(worker.main()) for worker in self._workers]
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 import redis.asyncio as aioredis
 from arq.connections import ArqRedis
-from arq.constants import in_progress_key_prefix, job_key_prefix, retry_key_prefix
+from arq.constants import job_key_prefix, retry_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -189,11 +189,22 @@ def workflow_of(name: str) -> str | None:
     return name.split(":", 2)[2] if name.count(":") > 1 else None
 
 
+def row_of(name: str) -> UUID:
+    """The row that a hint is about."""
+    return UUID(name.removeprefix("webhook:").split(":", 1)[0])
+
+
 def _milliseconds(moment: datetime) -> int:
     return int((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
 
 
-async def running_elsewhere(client: aioredis.Redis, names: Sequence[str]) -> set[str]:
-    """Which hints some worker is following right now: one round trip for all of them."""
-    busy = await client.mget([in_progress_key_prefix + name for name in names])
-    return {name for name, mark in zip(names, busy, strict=True) if mark is not None}
+async def take(client: aioredis.Redis, queue: str, names: Sequence[str]) -> list[str]:
+    """Take hints out of the line, in one round trip. Those that come back are the caller's to follow."""
+    if not names:
+        return []
+    async with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.zrem(queue, name)
+        pipe.delete(*(job_key_prefix + name for name in names))
+        *taken, _ = await pipe.execute()
+    return [name for name, was_there in zip(names, taken, strict=True) if was_there]
