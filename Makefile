@@ -56,6 +56,23 @@ test-chaos: $(VENV)/.ok ## kill, freeze and cut off everything: the fault matrix
 test-chaos-short: $(VENV)/.ok ## the same in under four minutes: every fault point once, a few faults, one seed of 20 s
 	@CHAOS_SEED=1 CHAOS_SECONDS=20 $(BIN)/pytest -m "chaos and fast" -n 3 --dist load tests/chaos
 
+# The peer has an environment of its own, inside ours, so that neither sees what the other imports.
+PEER := $(VENV)/peer
+$(PEER)/.ok: $(VENV)/.ok requirements-bench.txt
+	@echo "Installing the locked dependencies of the peer into $(PEER) (once)"
+	@python3 -m venv $(PEER)
+	@$(BIN)/uv pip install -q --system-certs --python $(PEER)/bin/python --require-hashes -r requirements-bench.txt 2>/dev/null \
+		|| $(PEER)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(PEER)/.ok ## measure the service beside a peer and the bare limits, into docs/performance.md (ROWS=10000000, JOBS=50000)
+	@BENCH=$(or $(BENCH),full) ROWS=$(or $(ROWS),1000000) JOBS=$(or $(JOBS),5000) $(PY) -m tests.benchmarks
+
+.PHONY: bench-short
+bench-short: ## the same in under 90 seconds, too short to be believed; writes no page
+	@$(MAKE) -s bench BENCH=short ROWS=$(or $(ROWS),100000) JOBS=$(or $(JOBS),500)
+
 .PHONY: check
 check: $(VENV)/.ok ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check src tests alembic
@@ -74,6 +91,7 @@ lock: $(VENV)/.ok ## resolve the dependencies again and write the lock files
 	@$(COMPILE) $(UPGRADE) --group build -o requirements-build.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-build.txt --group dev -o requirements-dev.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group servers -o requirements-servers.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group bench -o requirements-bench.txt
 
 .PHONY: clean
 clean: ## remove the environment and caches; the data of `make run` stays
