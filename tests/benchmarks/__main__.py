@@ -8,15 +8,15 @@ import asyncio
 import os
 import sys
 import tempfile
-import time
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.load import Generator
-from tests.benchmarks.machine import describe, load_average
-from tests.benchmarks.parts import PARTS, SHORT, Bench, FarEnd, Size
+from tests.benchmarks.machine import Watch, describe
+from tests.benchmarks.parts import PARTS
 from tests.benchmarks.processes import ROOT, Process
 from tests.benchmarks.report import Row, chart, put_between_marks, table, verdict
+from tests.benchmarks.setting import SHORT, Bench, FarEnd, Size
 from tests.benchmarks.sides import PEER, PEER_BIN, ours, peer
 
 from llm_service.devstack import Servers, start_servers
@@ -53,8 +53,10 @@ async def measure(servers: Servers, folder: Path, size: Size, parts: set[str]) -
 
 
 def read_size() -> Size:
-    chosen = {"rows": int(os.environ.get("ROWS", "1000000")), "jobs": int(os.environ.get("JOBS", "5000"))}
-    return Size(**(SHORT if is_short() else {}), **chosen)
+    chosen: dict[str, Any] = SHORT if is_short() else {}
+    return Size(
+        **chosen, rows=int(os.environ.get("ROWS", "1000000")), jobs=int(os.environ.get("JOBS", "5000"))
+    )
 
 
 def is_short() -> bool:
@@ -65,17 +67,13 @@ def main() -> None:
     if not PEER_BIN.exists():
         sys.exit("The peer is not installed: run this by `make bench`.")
     parts = set(sys.argv[1:])
-    begun, load = time.monotonic(), load_average()
+    watch = Watch()
     folder = Path(tempfile.mkdtemp(prefix="llm-bench-"))
     folder.chmod(0o755)
     with start_servers(folder) as servers:
         upgrade(servers.database_url)
         rows, facts = asyncio.run(measure(servers, folder, read_size(), parts))
-    minutes = (time.monotonic() - begun) / 60
-    facts.append(
-        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {minutes:.1f} minutes; load average {load} before it"
-        f" and {load_average()} at its end"
-    )
+    facts.append(watch.told())
     figures = f"{verdict(rows)}\n\n{chr(10).join(facts)}\n\n{table(rows, HEADS)}"
     print(figures)
     if not is_short() and not parts:

@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import time
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,8 +22,28 @@ def _first(path: str, pattern: str) -> str:
     return found.group(1).strip() if found else "unknown"
 
 
-def load_average() -> str:
-    return f"{os.getloadavg()[0]:.1f}"
+class Watch:
+    """How busy the machine was, and how much of that was not the benchmark. Made before anything is started."""
+
+    def __init__(self) -> None:
+        self._begun, self._load, self._busy_s = time.monotonic(), os.getloadavg()[0], _busy_s()
+
+    def told(self) -> str:
+        """A line of Markdown, once everything that was started has ended."""
+        took_s = time.monotonic() - self._begun
+        strangers = (_busy_s() - self._busy_s - sum(os.times()[:4])) / took_s
+        return (
+            f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {took_s / 60:.1f} minutes; load average {self._load:.1f}"
+            f" before it and {os.getloadavg()[0]:.1f} at its end; other programs used"
+            f" {max(strangers, 0):.1f} of {os.cpu_count()} cores meanwhile"
+        )
+
+
+def _busy_s() -> float:
+    """CPU seconds that all programs of the machine used so far, and those taken from it by its host."""
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    user, nice, system, _, _, irq, softirq, steal = (int(word) for word in words)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 async def describe(servers: Servers) -> list[str]:
@@ -35,10 +57,14 @@ async def describe(servers: Servers) -> list[str]:
     kernel = platform.release().split("-")[0]
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        f"- {_first('/proc/cpuinfo', r'^model name.*: (.*)')}, {os.cpu_count()} cores, {memory_gib:.0f} GiB,"
-        f" {platform.system()} {kernel}, Python {platform.python_version()}",
-        f"- PostgreSQL {shown['server_version'].split()[0]} (fsync and synchronous_commit on, shared_buffers"
-        f" {shown['shared_buffers']}), {servers.children[0].spec.name} on Unix sockets, appendfsync everysec",
+        (
+            f"- {_first('/proc/cpuinfo', r'^model name.*: (.*)')}, {os.cpu_count()} cores, {memory_gib:.0f} GiB,"
+            f" {platform.system()} {kernel}, Python {platform.python_version()}"
+        ),
+        (
+            f"- PostgreSQL {shown['server_version'].split()[0]} (fsync and synchronous_commit on, shared_buffers"
+            f" {shown['shared_buffers']}), {servers.children[0].spec.name} on Unix sockets, appendfsync everysec"
+        ),
         f"- ours: {', '.join(f'{name} {version(name)}' for name in PACKAGES.split())}",
         f"- peer: {', '.join(_locked(PEER_PACKAGES.split()))}; uvicorn, uvloop, SQLAlchemy, asyncpg and redis as ours",
     ]

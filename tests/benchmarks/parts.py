@@ -1,116 +1,22 @@
 """What is measured, part by part. Each part measures the peer and ours in turns and returns rows."""
 
 import asyncio
-import json
 import random
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
-from typing import Any, Self
-from urllib.parse import quote
+from contextlib import ExitStack
 
-import aiohttp
 import msgspec
 from tests.benchmarks import limits, seeding
-from tests.benchmarks.load import Generator, Measured, body, raw_get, raw_submits
-from tests.benchmarks.processes import ROOT
-from tests.benchmarks.report import Row, median, percentile
+from tests.benchmarks.load import Measured, raw_get, raw_submits
+from tests.benchmarks.processes import Process
+from tests.benchmarks.report import Row, grown, less, median, more, percentile
+from tests.benchmarks.setting import QUERIES, Bench, Submitter, serving
 from tests.benchmarks.sides import SECRET, Side, bare
 
 SMALL = 10_000
 
 
-class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """How long and how much."""
-
-    rounds: int = 3
-    submit_s: float = 5
-    list_s: float = 3
-    alone_s: float = 2
-    small_s: float = 1
-    pickups: int = 100
-    idle_s: float = 10
-    jobs: int = 5_000
-    peer_jobs: int = 1_000
-    waves: int = 8
-    peer_waves: int = 5
-    rows: int = 1_000_000
-
-
-SHORT = {
-    "rounds": 1,
-    "submit_s": 2,
-    "list_s": 1,
-    "alone_s": 1,
-    "pickups": 20,
-    "idle_s": 3,
-    "peer_jobs": 200,
-    "waves": 3,
-    "peer_waves": 2,
-}
-QUERIES = {
-    "default": "",
-    "limit_results 25": "limit_results=25",
-    "limit_results 500": "limit_results=500",
-    "Today": "limit_results=Today",
-    "7 Days": f"limit_results={quote('7 Days')}",
-    "30 Days": f"limit_results={quote('30 Days')}",
-    "failed": "status=failed",
-    "failed + Today": "status=failed&limit_results=Today",
-    "one user": f"user_id={seeding.USER}",
-    "one action": f"action={quote(seeding.ACTION)}",
-}
-
-
-class FarEnd:
-    """The model server and receiver, seen from the benchmark."""
-
-    async def __aenter__(self) -> Self:
-        argv = [sys.executable, "-m", "tests.benchmarks.far_end"]
-        self._child = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)
-        assert self._child.stdout is not None
-        self.root = f"http://127.0.0.1:{int(self._child.stdout.readline())}"
-        self._session = aiohttp.ClientSession()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-        self._child.terminate()
-        self._child.wait(10)
-
-    def model(self, latency_ms: int) -> str:
-        return f"{self.root}/model/{latency_ms}/v1"
-
-    async def reset(self) -> None:
-        async with self._session.post(f"{self.root}/reset"):
-            pass
-
-    async def wait(self, *, calls: int = 0, hooks: int = 0, within_s: float = 300) -> dict[str, Any]:
-        """What it saw, as soon as so much came. Raises TimeoutError with what did come."""
-        deadline = time.monotonic() + within_s
-        while True:
-            async with self._session.get(f"{self.root}/wait?calls={calls}&hooks={hooks}") as answer:
-                seen: dict[str, Any] = json.loads(await answer.read())
-            if seen["calls"] >= calls and seen["hooks"] >= hooks:
-                return seen
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"waited for {calls} calls and {hooks} webhooks, got {seen}")
-
-
-class Bench(msgspec.Struct, frozen=True):
-    peer: Side
-    ours: Side
-    far_end: FarEnd
-    generator: Generator
-    size: Size
-    folder: Path
-
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        return self.peer, self.ours
+EXACT = "default, count=exact"
 
 
 def say(text: str) -> None:
@@ -123,95 +29,66 @@ async def measure_submits_and_lists(bench: Bench) -> list[Row]:
         for process, _ in started:
             undo.enter_context(process)
         ports = [port for _, port in started]
-        rows = await _submits(bench, ports)
+        rows = await _submits(bench, [process for process, _ in started], ports)
         rows += await _lists(bench, ports)
         for process, _ in started:
             process.check()
         peer, ours = (process.memory_mib() for process, _ in started)
-        rows.append(
-            Row(
-                section="Memory",
-                what="API after this load, RSS",
-                unit="MiB",
-                yardstick=peer,
-                ours=ours,
-                less_is_better=True,
-            )
-        )
+        rows.append(less("Memory", "API after this load, RSS", "MiB", peer, ours))
     return rows
 
 
-async def _submits(bench: Bench, ports: list[int]) -> list[Row]:
+async def _submits(bench: Bench, apis: list[Process], ports: list[int]) -> list[Row]:
     requests = raw_submits(SECRET, f"{bench.far_end.root}/hook")
     got: dict[str, list[Measured]] = {"bare": [], "peer": [], "ours": []}
+    cpu_s = {"bare": 0.0, "peer": 0.0, "ours": 0.0}
     process, bare_port = bare(bench.folder)
+    sides = {"bare": (process, bare_port), "peer": (apis[0], ports[0]), "ours": (apis[1], ports[1])}
     with process:
         for _ in range(bench.size.rounds):
-            for name, port in (("bare", bare_port), ("peer", ports[0]), ("ours", ports[1])):
+            for name, (api, port) in sides.items():
+                before = api.cpu_s()
                 measured = await asyncio.to_thread(
                     bench.generator.run, requests, port=port, connections=64, seconds=bench.size.submit_s
                 )
+                cpu_s[name] += api.cpu_s() - before
                 got[name].append(measured)
                 say(
-                    f"submit {name}: {measured.rate:.0f}/s p50 {measured.p50_ms:.1f} p99 {measured.p99_ms:.1f} ms, {measured.errors} errors"
+                    f"submit {name}: {measured.rate:.0f}/s p50 {measured.p50_ms:.1f} p99 {measured.p99_ms:.1f} ms"
                 )
             for side in bench.sides:
                 await _check_durable(side, got[side.name][-1])
                 await side.empty()
-    rate = {name: median(each.rate for each in runs) for name, runs in got.items()}
-    p50, p99 = (
-        {name: median(getattr(each, field) for each in runs) for name, runs in got.items()}
-        for field in ("p50_ms", "p99_ms")
-    )
-    inserts = {
-        rows: await limits.inserts_per_s(
-            bench.ours.database_url, connections=count, rows=rows, seconds=bench.size.alone_s
-        )
-        for rows, count in ((1, 64), (50, 2))
-    }
+    return _submit_rows(got, cpu_s) + await _insert_rows(bench, median(each.rate for each in got["ours"]))
+
+
+def _submit_rows(got: dict[str, list[Measured]], cpu_s: dict[str, float]) -> list[Row]:
+    bare, peer, ours = (median(each.rate for each in got[name]) for name in ("bare", "peer", "ours"))
+    per_cpu = {name: sum(each.requests for each in runs) / cpu_s[name] for name, runs in got.items()}
+    of_peer, of_ours = got["peer"], got["ours"]
+    p50 = [median(each.p50_ms for each in runs) for runs in (of_peer, of_ours)]
+    p99 = [median(each.p99_ms for each in runs) for runs in (of_peer, of_ours)]
     section, limit = "Submit, 64 connections", "Submit beside the bare limits"
+    nothing = "Litestar + msgspec that writes nothing"
     return [
-        Row(section=section, what="requests", unit="/s", yardstick=rate["peer"], ours=rate["ours"], goal=10),
-        Row(
-            section=section,
-            what="p50",
-            unit="ms",
-            yardstick=p50["peer"],
-            ours=p50["ours"],
-            less_is_better=True,
-        ),
-        Row(
-            section=section,
-            what="p99",
-            unit="ms",
-            yardstick=p99["peer"],
-            ours=p99["ours"],
-            less_is_better=True,
-            goal=5,
-        ),
-        Row(
-            section=limit,
-            what="Litestar + msgspec that writes nothing",
-            unit="/s",
-            yardstick=rate["bare"],
-            ours=rate["ours"],
-            goal=0.5,
-        ),
-        Row(
-            section=limit,
-            what="INSERT of 1 row, 64 connections, asyncpg",
-            unit="/s",
-            yardstick=inserts[1],
-            ours=rate["ours"],
-        ),
-        Row(
-            section=limit,
-            what="INSERT of 50 rows, 2 connections, asyncpg",
-            unit="/s",
-            yardstick=inserts[50],
-            ours=rate["ours"],
-        ),
+        more(section, "requests", "/s", peer, ours, goal=10),
+        less(section, "p50", "ms", *p50),
+        less(section, "p99", "ms", *p99, goal=5),
+        more(section, "requests per CPU second of the API", "", per_cpu["peer"], per_cpu["ours"]),
+        more(limit, nothing, "/s", bare, ours, goal=0.5),
+        more(limit, f"{nothing}, per CPU second", "", per_cpu["bare"], per_cpu["ours"]),
     ]
+
+
+async def _insert_rows(bench: Bench, ours: float) -> list[Row]:
+    rows = []
+    for count, connections in ((1, 64), (50, 2)):
+        rate = await limits.inserts_per_s(
+            bench.ours.database_url, connections=connections, rows=count, seconds=bench.size.alone_s
+        )
+        what = f"rows by asyncpg alone, {count} a commit, {connections} connections"
+        rows.append(more("Submit beside the bare limits", what, "/s", rate, ours))
+    return rows
 
 
 async def _check_durable(side: Side, measured: Measured) -> None:
@@ -227,9 +104,10 @@ async def _check_durable(side: Side, measured: Measured) -> None:
 
 async def _lists(bench: Bench, ports: list[int]) -> list[Row]:
     sql = [await side.connect() for side in bench.sides]
+    chosen = {what: QUERIES[what] for what in bench.size.queries}
     await seeding.seed(sql[1], SMALL)
     small = {
-        what: await _list(bench, ports[1], query, 1, bench.size.small_s) for what, query in QUERIES.items()
+        what: await _list(bench, ports[1], query, 1, bench.size.small_s) for what, query in chosen.items()
     }
     for side, connection in zip(bench.sides, sql, strict=True):
         start = time.monotonic()
@@ -237,57 +115,24 @@ async def _lists(bench: Bench, ports: list[int]) -> list[Row]:
         say(f"seeded {bench.size.rows:,} rows for {side.name} in {time.monotonic() - start:.0f} s")
     rates, alone, growth = [], [], []
     count = f"{bench.size.rows:,} rows"
-    for what, query in {**QUERIES, "default, count=exact": "count=exact"}.items():
-        goals = {} if "exact" in what else {"rate": 8.0, "alone": 2.0}
+    for what, query in {**chosen, EXACT: "count=exact"}.items():
         many = [await _list(bench, port, query, 16, bench.size.list_s) for port in ports]
         one = [await _list(bench, port, query, 1, bench.size.alone_s) for port in ports]
+        peer_ms, our_ms = (each.p50_ms for each in one)
         say(
-            f"list {what}: {many[0].rate:.0f} and {many[1].rate:.0f}/s, alone {one[0].p50_ms:.2f} and {one[1].p50_ms:.2f} ms"
+            f"list {what}: {many[0].rate:.0f} and {many[1].rate:.0f}/s, alone {peer_ms:.2f} and {our_ms:.2f} ms"
         )
+        goals = (None, None) if what == EXACT else (8.0, 2.0)
         rates.append(
-            Row(
-                section=f"List, {count}, 16 connections",
-                what=what,
-                unit="/s",
-                yardstick=many[0].rate,
-                ours=many[1].rate,
-                goal=goals.get("rate"),
-            )
+            more(f"List, {count}, 16 connections", what, "/s", many[0].rate, many[1].rate, goal=goals[0])
         )
-        alone.append(
-            Row(
-                section=f"List, {count}, alone, p50",
-                what=what,
-                unit="ms",
-                yardstick=one[0].p50_ms,
-                ours=one[1].p50_ms,
-                less_is_better=True,
-                goal=goals.get("alone"),
-            )
-        )
+        alone.append(less(f"List, {count}, alone, p50", what, "ms", peer_ms, our_ms, goal=goals[1]))
         if what in small:
             growth.append(
-                Row(
-                    section="Growth of our lists, alone, p50",
-                    what=what,
-                    unit="ms",
-                    yardstick=small[what].p50_ms,
-                    ours=one[1].p50_ms,
-                    is_growth=True,
-                    goal=2,
-                )
+                grown("Growth of our lists, alone, p50", what, "ms", small[what].p50_ms, our_ms, goal=2)
             )
-    page_ms = await limits.page_ms(sql[1])
-    alone.append(
-        Row(
-            section="List beside the bare limit, alone, p50",
-            what="SELECT of the 50 newest, no count, asyncpg",
-            unit="ms",
-            yardstick=page_ms,
-            ours=alone[0].ours,
-            less_is_better=True,
-        )
-    )
+    page_ms, select = await limits.page_ms(sql[1]), "SELECT of the 50 newest, no count, asyncpg"
+    alone.append(less("List beside the bare limit, alone, p50", select, "ms", page_ms, alone[0].ours))
     for side, connection in zip(bench.sides, sql, strict=True):
         await connection.close()
         await side.empty()
@@ -302,46 +147,6 @@ async def _list(bench: Bench, port: int, query: str, connections: int, seconds: 
     if measured.errors:
         raise RuntimeError(f"{query}: {measured.errors} errors of {measured.requests}")
     return measured
-
-
-class Submitter:
-    """Hands jobs to an API over HTTP, one or many at a time."""
-
-    def __init__(self, session: aiohttp.ClientSession, port: int, hook: str) -> None:
-        self._session, self._url, self._hook = session, f"http://127.0.0.1:{port}/api/v1/workflow", hook
-
-    async def submit(self, number: int) -> float:
-        """The moment just before it was sent, on the monotonic clock."""
-        content = json.dumps(body(number, self._hook)).encode()
-        headers = {"X-API-Secret": SECRET, "Content-Type": "application/json"}
-        sent_at = time.monotonic()
-        async with self._session.post(self._url, data=content, headers=headers) as answer:
-            if answer.status != 202:
-                raise RuntimeError(f"{self._url}: {answer.status} {await answer.text()}")
-            await answer.read()
-        return sent_at
-
-    async def submit_many(self, count: int) -> None:
-        numbers = iter(range(count))
-
-        async def client() -> None:
-            for number in numbers:
-                await self.submit(number)
-
-        await asyncio.gather(*(client() for _ in range(32)))
-
-
-@asynccontextmanager
-async def serving(bench: Bench, side: Side) -> AsyncIterator[Submitter]:
-    """An API of the side, with nothing in its tables."""
-    await side.empty()
-    await bench.far_end.reset()
-    process, port = side.start_api()
-    with process:
-        async with aiohttp.ClientSession() as session:
-            yield Submitter(session, port, f"{bench.far_end.root}/hook")
-        process.check()
-    await side.empty()
 
 
 async def _warm(bench: Bench, submitter: Submitter) -> None:
@@ -372,38 +177,11 @@ async def measure_pickup(bench: Bench) -> list[Row]:
     section = "Pick-up, idle worker"
     p50, p99 = ([percentile(took[name], share) for name in ("peer", "ours")] for share in (0.5, 0.99))
     return [
-        Row(
-            section=section,
-            what="submit to model call, p50",
-            unit="ms",
-            yardstick=p50[0],
-            ours=p50[1],
-            less_is_better=True,
-            goal=2,
-        ),
-        Row(
-            section=section,
-            what="submit to model call, p99",
-            unit="ms",
-            yardstick=p99[0],
-            ours=p99[1],
-            less_is_better=True,
-        ),
-        Row(
-            section="Pick-up beside the bare limit",
-            what="LPUSH to the end of BRPOP, redis-py, p50",
-            unit="ms",
-            yardstick=ring_ms,
-            ours=p50[1],
-            less_is_better=True,
-        ),
-        Row(
-            section=section,
-            what="CPU of the idle worker",
-            unit="% of a core",
-            yardstick=idle["peer"],
-            ours=idle["ours"],
-            less_is_better=True,
+        less(section, "submit to model call, p50", "ms", *p50, goal=2),
+        less(section, "submit to model call, p99", "ms", *p99),
+        less(section, "CPU of the idle worker", "% of a core", idle["peer"], idle["ours"]),
+        less(
+            "Pick-up beside the bare limit", "LPUSH to the end of BRPOP, redis-py, p50", "ms", ring_ms, p50[1]
         ),
     ]
 
@@ -467,76 +245,20 @@ async def measure_throughput(bench: Bench) -> list[Row]:
     slow_ours = await work_off(bench, bench.ours, "slow", jobs=size.waves * bench.ours.slots, latency_ms=1000)
     possible = min(float(bench.ours.slots), ours.per_cpu_s)
     rate = slow_ours.jobs / slow_ours.answers_s
-    at_once, slow, beside = (
-        "A model that answers at once",
-        "A model that takes 1 s",
-        "A model that takes 1 s, beside what is possible",
-    )
+    at_once, slow = "A model that answers at once", "A model that takes 1 s"
+    beside, memory = "A model that takes 1 s, beside what is possible", "Memory"
+    growth = f"RSS after {size.jobs // 5:,} and {size.jobs:,} jobs"
     return [
-        Row(
-            section=at_once,
-            what="jobs per CPU second of the worker",
-            unit="",
-            yardstick=peer.per_cpu_s,
-            ours=ours.per_cpu_s,
-            goal=4,
-        ),
-        Row(
-            section=at_once,
-            what="jobs",
-            unit="/s",
-            yardstick=peer.jobs / peer.seconds,
-            ours=ours.jobs / ours.seconds,
-        ),
-        Row(
-            section=slow,
-            what="most in flight, one process",
-            unit="jobs",
-            yardstick=slow_peer.most_in_flight,
-            ours=slow_ours.most_in_flight,
-        ),
-        Row(section=slow, what="jobs", unit="/s", yardstick=slow_peer.jobs / slow_peer.answers_s, ours=rate),
-        Row(
-            section=beside,
-            what="in flight, of the 300 asked for",
-            unit="jobs",
-            yardstick=300,
-            ours=slow_ours.most_in_flight,
-            goal=1,
-        ),
-        Row(
-            section=beside,
-            what="jobs, of what slots or one core allow",
-            unit="/s",
-            yardstick=possible,
-            ours=rate,
-            goal=0.9,
-        ),
-        Row(
-            section="Memory",
-            what="worker after its jobs, RSS",
-            unit="MiB",
-            yardstick=peer.rss,
-            ours=ours.rss,
-            less_is_better=True,
-        ),
-        Row(
-            section="Memory",
-            what="worker after its jobs, PSS",
-            unit="MiB",
-            yardstick=peer.pss,
-            ours=ours.pss,
-            less_is_better=True,
-        ),
-        Row(
-            section="Growth of our worker's memory",
-            what=f"after {size.jobs // 5:,} and {size.jobs:,} jobs, RSS",
-            unit="MiB",
-            yardstick=ours.rss_early,
-            ours=ours.rss,
-            is_growth=True,
-            goal=1.1,
-        ),
+        more(at_once, "jobs per CPU second of the worker", "", peer.per_cpu_s, ours.per_cpu_s, goal=4),
+        more(at_once, "jobs", "/s", peer.jobs / peer.seconds, ours.jobs / ours.seconds),
+        more(slow, "most in flight, one process", "jobs", slow_peer.most_in_flight, slow_ours.most_in_flight),
+        more(slow, "jobs", "/s", slow_peer.jobs / slow_peer.answers_s, rate),
+        more(slow, "jobs per CPU second of the worker", "", slow_peer.per_cpu_s, slow_ours.per_cpu_s),
+        more(beside, "in flight, of the 300 asked for", "jobs", 300, slow_ours.most_in_flight, goal=1),
+        more(beside, "jobs, of what slots or one core allow", "/s", possible, rate, goal=0.9),
+        less(memory, "worker after its jobs, RSS", "MiB", peer.rss, ours.rss),
+        less(memory, "worker after its jobs, PSS", "MiB", peer.pss, ours.pss),
+        grown("Growth of our worker's memory", growth, "MiB", ours.rss_early, ours.rss, goal=1.1),
     ]
 
 

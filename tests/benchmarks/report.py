@@ -42,6 +42,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.ratio <= self.goal if self.is_growth else self.ratio >= self.goal
 
 
+def more(
+    section: str, what: str, unit: str, yardstick: float, ours: float, *, goal: float | None = None
+) -> Row:
+    """More is better."""
+    return Row(section=section, what=what, unit=unit, yardstick=yardstick, ours=ours, goal=goal)
+
+
+def less(
+    section: str, what: str, unit: str, yardstick: float, ours: float, *, goal: float | None = None
+) -> Row:
+    """Less is better."""
+    return Row(
+        section=section, what=what, unit=unit, yardstick=yardstick, ours=ours, goal=goal, less_is_better=True
+    )
+
+
+def grown(section: str, what: str, unit: str, before: float, after: float, *, goal: float) -> Row:
+    """How many times more it became."""
+    return Row(section=section, what=what, unit=unit, yardstick=before, ours=after, goal=goal, is_growth=True)
+
+
 def percentile(values: Iterable[float], share: float) -> float:
     """The value that `share` of all do not exceed (nearest rank)."""
     ordered = sorted(values)
@@ -111,11 +132,15 @@ def chart(rows: Sequence[Row]) -> str:
         return LEFT + room * (min(max(math.log10(ratio), low), high) - low) / (high - low)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
-        ' font-size="12" role="img" aria-label="How many times better than the yardstick">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
+            ' font-size="12" role="img" aria-label="How many times better than the yardstick">'
+        ),
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="16" fill="#222">times better than the yardstick;'
-        " the black mark is the goal (logarithmic)</text>",
+        (
+            f'<text x="{LEFT}" y="16" fill="#222">times better than the yardstick;'
+            " the black mark is the goal (logarithmic)</text>"
+        ),
     ]
     for power in range(int(low), int(high) + 1):
         at, color = x(10.0**power), "#888" if power == 0 else "#ddd"
