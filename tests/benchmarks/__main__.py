@@ -6,6 +6,7 @@ list, JOBS the number of jobs that our worker works off.
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -70,9 +71,17 @@ def main() -> None:
     watch = Watch()
     folder = Path(tempfile.mkdtemp(prefix="llm-bench-"))
     folder.chmod(0o755)
-    with start_servers(folder) as servers:
-        upgrade(servers.database_url)
-        rows, facts = asyncio.run(measure(servers, folder, read_size(), parts))
+    size = read_size()
+    try:
+        with start_servers(folder) as servers:
+            upgrade(servers.database_url)
+            rows, facts = asyncio.run(measure(servers, folder, size, parts))
+    finally:
+        shutil.rmtree(folder)
+    facts.append(
+        f"- {size.rounds} rounds of {size.submit_s:g} s of submits, {size.list_s:g} s for each list,"
+        f" {size.rows:,} rows, {size.pickups} pick-ups, {size.jobs:,} jobs at once"
+    )
     facts.append(watch.told())
     figures = f"{verdict(rows)}\n\n{chr(10).join(facts)}\n\n{table(rows, HEADS)}"
     print(figures)

@@ -38,7 +38,8 @@ class Measured(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        return self.requests / self.seconds
+        """Requests a second that were answered as they should be."""
+        return (self.requests - self.errors) / self.seconds
 
 
 def body(number: int, hook: str) -> dict[str, Any]:
