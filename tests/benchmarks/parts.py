@@ -16,6 +16,7 @@ from tests.benchmarks.sides import SECRET, Side, bare
 SMALL = 10_000
 
 
+WARM_S = 2
 EXACT = "default, count=exact"
 
 
@@ -45,6 +46,8 @@ async def _submits(bench: Bench, apis: list[Process], ports: list[int]) -> list[
     process, bare_port = bare(bench.folder)
     sides = {"bare": (process, bare_port), "peer": (apis[0], ports[0]), "ours": (apis[1], ports[1])}
     with process:
+        for _, port in sides.values():  # first requests open connections
+            await asyncio.to_thread(bench.generator.run, requests, port=port, connections=64, seconds=WARM_S)
         for _ in range(bench.size.rounds):
             for name, (api, port) in sides.items():
                 before = api.cpu_s()
@@ -52,6 +55,10 @@ async def _submits(bench: Bench, apis: list[Process], ports: list[int]) -> list[
                     bench.generator.run, requests, port=port, connections=64, seconds=bench.size.submit_s
                 )
                 cpu_s[name] += api.cpu_s() - before
+                if measured.errors:
+                    raise RuntimeError(
+                        f"submit {name}: {measured.errors} of {measured.requests} were refused"
+                    )
                 got[name].append(measured)
                 say(
                     f"submit {name}: {measured.rate:.0f}/s p50 {measured.p50_ms:.1f} p99 {measured.p99_ms:.1f} ms"
@@ -96,10 +103,8 @@ async def _check_durable(side: Side, measured: Measured) -> None:
     sql = await side.connect()
     found = await sql.fetchval("SELECT count(*) FROM llm_workflow_jobs")
     await sql.close()
-    if found < measured.requests or measured.errors:
-        raise RuntimeError(
-            f"{side.name}: {measured.requests} answers, {measured.errors} errors, {found} rows"
-        )
+    if found < measured.requests:
+        raise RuntimeError(f"{side.name}: {measured.requests} answers, {found} rows")
 
 
 async def _lists(bench: Bench, ports: list[int]) -> list[Row]:
