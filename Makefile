@@ -93,6 +93,23 @@ sbom: $(VENV)/.audit ## what a release is made of: build/sbom.json (CycloneDX), 
 	@$(PY) tests/supply_chain/licences.py > build/licences.txt
 	@$(BIN)/pytest -q -m sbom tests/supply_chain
 
+# The peer has an environment of its own, inside ours, so that neither sees what the other imports.
+PEER := $(VENV)/peer
+$(PEER)/.ok: $(VENV)/.ok requirements-bench.txt
+	@echo "Installing the locked dependencies of the peer into $(PEER) (once)"
+	@python3 -m venv $(PEER)
+	@$(BIN)/uv pip install -q --system-certs --python $(PEER)/bin/python --require-hashes -r requirements-bench.txt 2>/dev/null \
+		|| $(PEER)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(PEER)/.ok ## measure the service beside a peer and the bare limits, into docs/performance.md (ROWS=10000000, JOBS=50000)
+	@BENCH=$(or $(BENCH),full) ROWS=$(or $(ROWS),1000000) JOBS=$(or $(JOBS),5000) $(PY) -m tests.benchmarks
+
+.PHONY: bench-short
+bench-short: ## the same in under 90 seconds, too short to be believed; writes no page
+	@$(MAKE) -s bench BENCH=short ROWS=$(or $(ROWS),100000) JOBS=$(or $(JOBS),500)
+
 .PHONY: check
 check: $(VENV)/.ok ## format, lint, types, import contracts
 	@$(BIN)/ruff format --check src tests alembic
@@ -114,6 +131,7 @@ lock: $(VENV)/.ok ## resolve the dependencies again and write the lock files
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group browser -o requirements-browser.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group fuzz -o requirements-fuzz.txt
 	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt -c requirements-fuzz.txt --group audit -o requirements-audit.txt
+	@$(COMPILE) $(UPGRADE) -c requirements.txt -c requirements-dev.txt --group bench -o requirements-bench.txt
 
 .PHONY: clean
 clean: ## remove the environment and caches; the data of `make run` stays
