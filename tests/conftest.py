@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import asyncpg
@@ -30,6 +31,9 @@ SECRET = "test-secret-0123456789"
 AUTH = {"X-API-Secret": SECRET}
 TEMPLATE = "llm_test_template"
 SERVERS = pytest.StashKey[Servers]()
+
+# Their tools are installed by `make test-browser` alone.
+collect_ignore = ["browser"] if find_spec("playwright") is None else []
 
 
 def pytest_configure(config: pytest.Config) -> None:

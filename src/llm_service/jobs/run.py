@@ -28,6 +28,9 @@ from llm_service.workflows.base import Workflow
 
 log = get_logger(__name__)
 
+CLAIMS_AT_ONCE = 5
+"""Of the ten connections: hundreds of jobs that begin together must not hold up the ends of others."""
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a run came out. Without a status it did not end the job: it was broken off or is to be given back."""
@@ -45,11 +48,14 @@ class Run:
         self.claim = claim
         self.work = work
         self.broken_off = ""
+        self.is_ending = False
 
     def break_off(self, reason: str) -> None:
         """Stop, and write nothing: the job is somebody else's now."""
         if failpoints.is_off("fence"):
             return  # a build without the fence is one in which nothing keeps a stale worker from writing
+        if self.is_ending:
+            return  # the last write finds out by itself whether the lease is still ours
         self.broken_off = reason
         self.work.cancel()
 
@@ -78,6 +84,7 @@ class Runner:
         self._prices = prices
         self._worker = worker
         self._job_timeout_s = job_timeout_s
+        self._claim_turns = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._budget = budget
 
     async def run(self, job_id: UUID) -> None:
@@ -106,7 +113,7 @@ class Runner:
     async def _claim(self, job_id: UUID) -> Claim | None:
         """Claim within one beat or not at all: the hint or the reconciler brings the job again."""
         try:
-            async with asyncio.timeout(self.heartbeat.beat_s):
+            async with self._claim_turns, asyncio.timeout(self.heartbeat.beat_s):
                 return await leases.claim(
                     self._database,
                     job_id,
@@ -165,12 +172,9 @@ class Runner:
         claim = run.claim
         assert outcome.status is not None  # noqa: S101 - narrows the type
         status = outcome.status
-        # From here on this task is what a lost lease breaks off.
-        run.work = asyncio.create_task(insist(lambda: self._write(claim, outcome, status)))
-        try:
-            ending = await run.work
-        except asyncio.CancelledError:
-            ending = None
+        # A beat that looks between the commit and its answer would take the ending for a loss.
+        run.is_ending = True
+        ending = await insist(lambda: self._write(claim, outcome, status))
         if ending is None:
             note_stale("the lease was lost, the result is dropped")
             return

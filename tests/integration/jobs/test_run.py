@@ -29,6 +29,7 @@ from llm_service.jobs.store import intake, leases
 from llm_service.jobs.store.intake import NewJob
 from llm_service.jobs.store.leases import Hint
 from llm_service.jobs.submit import Desk, Submission
+from llm_service.metrics import STALE_WRITES
 from llm_service.settings import Settings, load_settings
 from llm_service.workflows.base import Context, Workflow
 
@@ -624,3 +625,25 @@ async def test_s64_an_answer_is_stored_and_shown_as_the_text_it_is(
     assert answer.headers["content-type"].startswith("application/json")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert model_server.requests[0]["messages"][1]["content"] == text
+
+
+async def test_a_look_at_the_leases_does_not_take_an_ending_for_a_loss(
+    submit: Submit, wait_for: WaitFor, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ending is committed, its worker does not know yet, and just then the heartbeat looks."""
+    finish = leases.finish
+    stale = STALE_WRITES._value.get()
+    async with working(settings) as process:
+
+        async def look_meanwhile(*arguments: Any, **options: Any) -> Any:
+            ending = await finish(*arguments, **options)
+            await process.runtime.heartbeat.glance()
+            await asyncio.sleep(0)
+            return ending
+
+        monkeypatch.setattr(leases, "finish", look_meanwhile)
+        assert (await wait_for(await submit()))["status"] == "completed"
+        async with asyncio.timeout(5):
+            while process.runtime.heartbeat.running:
+                await asyncio.sleep(0.01)
+    assert STALE_WRITES._value.get() == stale
