@@ -122,7 +122,7 @@ async def test_f12_while_redis_is_full_submits_are_accepted_and_all_is_run_after
 @fast
 async def test_f10_no_slot_is_lost_when_redis_breaks_while_a_hint_is_taken(start: Start) -> None:
     stack = await start(workers=1, settings={"LLM_SERVICE_WORKER_CONCURRENCY": "2"})
-    stack.redis.cut_at(b"WATCH", 6)
+    stack.redis.cut_at(b"ZREM", 6)
     await stack.submit_many("f10", 6)
     await stack.wait_for_all(60)
     assert stack.redis.hits >= 6, "the connection was not cut"
