@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -62,16 +64,20 @@ class Load:
     def __init__(self, database: Database, queue: JobQueue, sql: asyncpg.Connection) -> None:
         self.database, self.queue, self.sql = database, queue, sql
 
-    async def add(self, url: str | None = None) -> Hint:
-        job = NewJob(id=uuid7(), workflow_name="completion", priority=0, input_json=PROMPT, webhook_url=url)
-        accepted = await intake.add(self.database, job)
-        return Hint(job.id, 0, job.workflow_name, 0, accepted.queued_at)
+    async def add(self, urls: Sequence[str | None]) -> list[Hint]:
+        jobs = [
+            NewJob(id=uuid7(), workflow_name="completion", priority=0, input_json=PROMPT, webhook_url=url)
+            for url in urls
+        ]
+        await intake.add_many(self.database, jobs)
+        now = datetime.now(UTC)
+        return [Hint(job.id, 0, job.workflow_name, 0, now) for job in jobs]
 
     async def submit(self, *urls: str | None) -> list[UUID]:
         """Commit all, then wake the worker once."""
         hints: list[Hint] = []
-        for start in range(0, len(urls), 10):
-            hints += await asyncio.gather(*(self.add(url) for url in urls[start : start + 10]))
+        for start in range(0, len(urls), 200):
+            hints += await self.add(urls[start : start + 200])
         await self.queue.wake(hints)
         return [hint.job_id for hint in hints]
 

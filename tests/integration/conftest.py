@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from llm_service.db import Database
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.store import intake
-from llm_service.jobs.store.intake import NewJob
+from llm_service.jobs.store.intake import Accepted, NewJob
 from llm_service.jobs.store.leases import Hint
 
 Submit = Callable[..., Awaitable[UUID]]
@@ -39,7 +39,8 @@ def submit(database: Database, queue: JobQueue) -> Submit:
             input_json=msgspec.json.encode(request).decode(),
             **fields,
         )
-        accepted = await intake.add(database, job)
+        [accepted] = await intake.add_many(database, [job])
+        assert isinstance(accepted, Accepted)
         if wake:
             await queue.wake([Hint(job.id, 0, job.workflow_name, job.priority, accepted.queued_at)])
         return job.id

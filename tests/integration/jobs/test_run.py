@@ -418,16 +418,17 @@ async def test_a_hint_of_an_unknown_workflow_is_left_to_others_and_hides_nothing
     submit: Submit, wait_for: WaitFor, settings: Settings, queue: JobQueue, database: Database
 ) -> None:
     strangers = [
-        await intake.add(
-            database, NewJob(id=uuid7(), workflow_name="newer", priority=0, input_json="{}", max_attempts=3)
-        )
+        NewJob(id=uuid7(), workflow_name="newer", priority=0, input_json="{}", max_attempts=3)
         for _ in range(3 * SPARE_HINTS)
     ]
-    await queue.wake([Hint(job.job_id, 0, "newer", 10, job.queued_at) for job in strangers])
+    await intake.add_many(database, strangers)
+    await queue.wake(
+        [Hint(job.id, 0, "newer", 10, datetime.now(UTC) - timedelta(hours=1)) for job in strangers]
+    )
     async with working(msgspec.structs.replace(settings, worker_concurrency=2)):
         assert (await wait_for(await submit()))["status"] == "completed"
         left = await queue.client.zrange(JOBS, 0, -1)
-    assert left == [f"{job.job_id}:0:newer".encode() for job in strangers]
+    assert left == [f"{job.id}:0:newer".encode() for job in strangers]
     bodies = [await queue.client.exists(f"arq:job:{name.decode()}") for name in left]
     assert bodies == [1] * len(strangers)
 

@@ -80,16 +80,8 @@ _CLAIM_KEY = (
 )
 
 
-async def add(database: Database, job: NewJob) -> Accepted:
-    """Commit a new job. When this returns, it is durable. Raises `InvalidInputData` for what can't be stored."""
-    [answer] = await add_many(database, [job])
-    if isinstance(answer, InvalidInputData):
-        raise answer
-    return answer
-
-
 async def add_many(database: Database, jobs: Sequence[NewJob]) -> list[Accepted | InvalidInputData]:
-    """Commit new jobs in one statement; in their order, what became of each.
+    """Commit new jobs in one statement: when this returns, they are durable. In their order, what became of each.
 
     One that PostgreSQL can't hold fails alone: the batch is halved until it is found.
     """
