@@ -139,6 +139,7 @@ class Runtime:
         for task in self._tasks:
             task.remove_done_callback(_stop_on_bug)
             await end_task(task)
+        await self.runner.close()
         with contextlib.suppress(ServiceUnavailable):
             await upkeep.sign_off(self.database, self.name)
         for session in self._sessions:

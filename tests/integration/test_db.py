@@ -34,7 +34,12 @@ async def ask_in_transaction(database: Database, sql: str, **values: Any) -> Any
         return (await connection.execute(sa.text(sql), values)).scalar()
 
 
-WAYS = pytest.mark.parametrize("way", [ask, ask_in_transaction])
+async def ask_the_driver(database: Database, sql: str, **values: Any) -> Any:
+    rows = await database.fetch(sa.text(sql), values)
+    return rows[0][0] if rows else None
+
+
+WAYS = pytest.mark.parametrize("way", [ask, ask_in_transaction, ask_the_driver])
 
 
 # --- away -------------------------------------------------------------------------------------------------
@@ -190,7 +195,7 @@ async def test_a_full_server_is_away(way: Any, settings: Any, sql: asyncpg.Conne
 async def test_a_wrong_statement_stays_what_it_is(
     quick: Database, way: Any, statement: str, state: str
 ) -> None:
-    with pytest.raises(DBAPIError) as caught:
+    with pytest.raises((DBAPIError, asyncpg.PostgresError)) as caught:
         await way(quick, statement)
     assert sqlstate_of(caught.value) == state
     assert not is_away(caught.value)
@@ -200,7 +205,7 @@ async def test_a_wrong_statement_stays_what_it_is(
 @WAYS
 @pytest.mark.parametrize("value", ["text", 2**70, object()])
 async def test_a_value_of_the_wrong_type_stays_what_it_is(quick: Database, way: Any, value: object) -> None:
-    with pytest.raises(DBAPIError) as caught:
+    with pytest.raises((DBAPIError, asyncpg.PostgresError)) as caught:
         await way(quick, "SELECT CAST(:value AS integer)", value=value)
     assert not is_away(caught.value)
 
@@ -208,6 +213,20 @@ async def test_a_value_of_the_wrong_type_stays_what_it_is(quick: Database, way: 
 async def test_a_broken_constraint_stays_what_it_is(quick: Database) -> None:
     with pytest.raises(IntegrityError):
         await ask(quick, "INSERT INTO llm_workflow_jobs (id) VALUES (gen_random_uuid())")
+
+
+async def test_after_a_restart_one_statement_fails_and_not_one_for_each_connection(
+    settings: Any, sql: asyncpg.Connection
+) -> None:
+    many = Database(settings.database_url, QUICK._replace(pool=4), name="many")
+    await asyncio.gather(*(ask_the_driver(many, "SELECT pg_sleep(0.05)") for _ in range(4)))
+    await sql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ 'many'"
+    )
+    with pytest.raises(ServiceUnavailable):
+        await ask_the_driver(many, "SELECT 1")
+    assert [await ask_the_driver(many, "SELECT 1") for _ in range(8)] == [1] * 8
+    await many.close()
 
 
 async def test_an_error_of_the_caller_passes_and_rolls_back(quick: Database, sql: asyncpg.Connection) -> None:

@@ -8,7 +8,7 @@ from llm_service.errors import JobNotCancellable, JobNotFound
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.report import announce
-from llm_service.jobs.store import leases, removal
+from llm_service.jobs.store import endings, leases, removal
 from llm_service.logs import get_logger
 
 log = get_logger(__name__)
@@ -21,7 +21,7 @@ async def cancel(database: Database, queue: JobQueue, job_id: UUID) -> None:
     its model call is broken off, within milliseconds through Redis and by the next heartbeat without it.
     Raises `JobNotFound`, and `JobNotCancellable` for a job that is completed or failed.
     """
-    ending = await leases.cancel(database, job_id)
+    ending = await endings.cancel(database, job_id)
     if ending is not None:
         log.info("job cancelled", job_id=str(job_id))
         await queue.announce_cancel([job_id])

@@ -4,19 +4,17 @@ A step that an earlier attempt was answered is read from the ledger, not asked a
 """
 
 import asyncio
-import contextlib
 from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
 
 from llm_service import failpoints
-from llm_service.db import Database, insist
-from llm_service.errors import BudgetExceeded, JobFailure, OutputValidationError, ServiceUnavailable
-from llm_service.jobs.store import ledger
+from llm_service.errors import BudgetExceeded, JobFailure, OutputValidationError
+from llm_service.jobs.bookkeeping import Bookkeeper
 from llm_service.jobs.store.leases import Claim
-from llm_service.jobs.store.ledger import Spent
-from llm_service.llm.model import Message, Model, ModelAnswer, ModelRequest, Wait
+from llm_service.jobs.store.ledger import CallResult, Earlier, EndedCall, NewCall, Spent
+from llm_service.llm.model import Message, Model, ModelAnswer, ModelRequest
 from llm_service.llm.prices import Prices
 from llm_service.llm.schema import strict_schema
 from llm_service.logs import get_logger
@@ -32,10 +30,6 @@ SCHEMA = """Answer with one JSON object that matches this JSON Schema, and nothi
 {schema}"""
 
 CUT_OFF = "the answer was cut off at the model's output limit"
-
-
-class LeaseLost(Exception):
-    """The job is no longer ours: stop, write nothing."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +56,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
                 )
 
 
-NOTHING = ledger.Earlier({}, Spent())
+NOTHING = Earlier({}, Spent())
 
 
 class JobContext:
@@ -70,14 +64,14 @@ class JobContext:
 
     def __init__(
         self,
-        database: Database,
+        books: Bookkeeper,
         held: Claim,
         model: Model,
         prices: Prices,
         budget: Budget,
-        earlier: ledger.Earlier,
+        earlier: Earlier,
     ) -> None:
-        self._database = database
+        self._books = books
         self._held = held
         self._model = model
         self._prices = prices
@@ -123,9 +117,7 @@ class JobContext:
         except JobFailure as failure:
             await self._end(
                 call_id,
-                ledger.CallResult(
-                    model=self._model.name, error_code=failure.code, error_message=failure.message
-                ),
+                CallResult(model=self._model.name, error_code=failure.code, error_message=failure.message),
             )
             raise
         await failpoints.hit("run.after-model-answer-before-ledger")
@@ -139,7 +131,7 @@ class JobContext:
         )
         await self._end(
             call_id,
-            ledger.CallResult(
+            CallResult(
                 model=storable(answer.model)[:255],
                 answer=text,
                 input_tokens=answer.input_tokens,
@@ -154,19 +146,9 @@ class JobContext:
 
     async def _begin(self, step: str, request: ModelRequest) -> int:
         prompt = storable(msgspec.json.encode(request.messages).decode()) if self._held.debug_mode else None
-        call_id = await insist(
-            lambda: ledger.begin(
-                self._database,
-                self._held,
-                step=step,
-                provider=self._model.provider,
-                model=self._model.name,
-                prompt_json=prompt,
-            )
+        return await self._books.begin(
+            NewCall(self._held, step, self._model.provider, self._model.name, prompt)
         )
-        if call_id is None:
-            raise LeaseLost
-        return call_id
 
     async def _call(self, call_id: int, request: ModelRequest) -> ModelAnswer:
         provider = self._model.provider
@@ -174,7 +156,10 @@ class JobContext:
         with MODEL_SECONDS.labels(provider).time():
             try:
                 answer = await self._model.answer(
-                    request, lambda wait: notes.append(asyncio.create_task(self._note_wait(call_id, wait)))
+                    request,
+                    lambda wait: notes.append(
+                        asyncio.create_task(self._books.note_wait(self._held, call_id, wait))
+                    ),
                 )
             except JobFailure as failure:
                 MODEL_CALLS.labels(provider, failure.code).inc()
@@ -186,20 +171,8 @@ class JobContext:
         MODEL_TOKENS.labels(provider, "output").inc(answer.output_tokens or 0)
         return answer
 
-    async def _note_wait(self, call_id: int, wait: Wait) -> None:
-        with contextlib.suppress(ServiceUnavailable):  # it is for information, the ledger does not need it
-            await ledger.note_wait(
-                self._database,
-                self._held,
-                call_id,
-                failures=wait.failures,
-                reason=wait.reason,
-                seconds=wait.seconds,
-            )
-
-    async def _end(self, call_id: int, result: ledger.CallResult) -> None:
-        if not await insist(lambda: ledger.end(self._database, self._held, call_id, result)):
-            raise LeaseLost
+    async def _end(self, call_id: int, result: CallResult) -> None:
+        await self._books.end(EndedCall(self._held, call_id, result))
 
 
 async def _end_all(notes: list[asyncio.Task[None]]) -> None:

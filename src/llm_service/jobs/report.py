@@ -1,11 +1,10 @@
 """Report an ended job to its caller: build the message, sign it, try once, write down what came of it."""
 
-import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -20,11 +19,12 @@ from llm_service.jobs.model import WebhookState
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.secrets import SecretBox
 from llm_service.jobs.store import deliveries
-from llm_service.jobs.store.deliveries import DeliveryHint, Report, TryLease, TryResult
-from llm_service.jobs.store.leases import Ending
+from llm_service.jobs.store.deliveries import DeliveryHint, Report, Settlement, TryLease, TryResult
+from llm_service.jobs.store.endings import Ending
 from llm_service.logs import get_logger
 from llm_service.metrics import WEBHOOK_TRIES
 from llm_service.settings import Secret
+from llm_service.together import Together
 from llm_service.webhooks.lanes import Lanes
 from llm_service.webhooks.post import DEADLINE_S, Answer, post
 from llm_service.webhooks.schedule import GONE, next_delay_s
@@ -38,10 +38,8 @@ MAX_ERROR = 1_000
 LEASE_S = DEADLINE_S + 15.0
 WAIT_S = 60.0
 """A delivery that waits here for its turn is told to Redis again after this: its worker may have died."""
-DATABASE_TURNS = 3
-"""Statements of deliveries at a time, of the ten connections that they share with the jobs."""
-
-T = TypeVar("T")
+BODIES = 20
+"""Messages read at a time: each may have 1 MB."""
 
 
 def utc_now() -> datetime:
@@ -110,8 +108,12 @@ class Reporter:
         self._secrets = secrets
         self._service_secrets = service_secrets
         self._lanes = Lanes(slots)
-        self._turns = asyncio.Semaphore(DATABASE_TURNS)
-        self._turns_to_settle = asyncio.Semaphore(DATABASE_TURNS)
+        self._lookups = Together[UUID, str | None](lambda jobs: deliveries.receivers_of(database, jobs))
+        self._waiting = Together(self._keep_waiting)
+        self._claims = Together(self._claim_all, most=BODIES)
+        self._settlements = Together[Settlement, DeliveryHint | None](
+            lambda tries: deliveries.settle(database, tries)
+        )
         self._is_stopping = False
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self._now = now
@@ -130,10 +132,10 @@ class Reporter:
             following = await self._deliver_one(following)
 
     async def _deliver_one(self, job_id: UUID) -> UUID | None:
-        url = await self._in_turn(lambda: deliveries.receiver_of(self._database, job_id))
+        url = await self._lookups.ask(job_id)
         host = host_of(url) if url is not None else None
         if host is not None and not self._lanes.enter(host, job_id):
-            await self._in_turn(lambda: deliveries.keep_waiting(self._database, job_id, for_s=WAIT_S))
+            await self._waiting.ask(job_id)
             return None
         if host is not None:
             answer: Answer | None = None
@@ -143,14 +145,15 @@ class Reporter:
                 self._lanes.leave(host, took_s=None if answer is None else answer.latency_ms / 1000)
         return None if self._is_stopping else self._lanes.following(host)
 
-    async def _in_turn(self, work: Callable[[], Awaitable[T]]) -> T:
-        async with self._turns:
-            return await work()
+    async def _keep_waiting(self, job_ids: Sequence[UUID]) -> list[None]:
+        await deliveries.keep_waiting(self._database, job_ids, for_s=WAIT_S)
+        return [None] * len(job_ids)
+
+    async def _claim_all(self, job_ids: Sequence[UUID]) -> list[tuple[TryLease, Report] | None]:
+        return await deliveries.claim(self._database, job_ids, lease_s=LEASE_S, most_bytes=MAX_BODY)
 
     async def _try(self, job_id: UUID) -> Answer | None:
-        claimed = await self._in_turn(
-            lambda: deliveries.claim(self._database, job_id, lease_s=LEASE_S, most_bytes=MAX_BODY)
-        )
+        claimed = await self._claims.ask(job_id)
         if claimed is None:
             return None
         lease = claimed[0]
@@ -186,13 +189,8 @@ class Reporter:
         result = TryResult(
             status_code=answer.status, latency_ms=answer.latency_ms, response=answer.text, error=answer.error
         )
-        # In turns of their own: hundreds of tries that end together must not hold up one that begins.
-        async with self._turns_to_settle:
-            hint = await insist(
-                lambda: deliveries.settle(
-                    self._database, job_id, lease.token, result, state=state, retry_in_s=retry_in_s
-                )
-            )
+        settlement = Settlement(job_id, lease.token, state, retry_in_s, result)
+        hint = await insist(lambda: self._settlements.ask(settlement))
         WEBHOOK_TRIES.labels(state.value).inc()
         log.info(
             "webhook tried",
@@ -225,33 +223,32 @@ def host_of(url: str) -> str:
 
 def webhook_body(report: Report) -> bytes:
     """The bytes to sign and to send; a result that makes them more than 1 MB is left out and pointed to."""
-    job = report.job
     body = WebhookBody(
         event=report.event,
-        job_id=job.id,
-        workflow_name=job.workflow_name,
-        status=job.status,
-        user_id=job.user_id,
-        username=job.username,
-        action=job.action,
-        result=msgspec.Raw(job.result_json.encode()) if job.result_json is not None else None,
-        error_message=job.error_message,
-        error_code=job.error_code,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        completed_at=job.completed_at,
-        duration_ms=job.duration_ms,
+        job_id=report.job_id,
+        workflow_name=report.workflow_name,
+        status=report.status,
+        user_id=report.user_id,
+        username=report.username,
+        action=report.action,
+        result=msgspec.Raw(report.result_json.encode()) if report.result_json is not None else None,
+        error_message=report.error_message,
+        error_code=report.error_code,
+        created_at=report.created_at,
+        started_at=report.started_at,
+        completed_at=report.completed_at,
+        duration_ms=report.duration_ms,
         usage=usage_of(
-            report.usage.calls,
-            report.usage.input_tokens,
-            report.usage.output_tokens,
-            job.total_tokens,
-            job.cost_usd,
+            report.calls,
+            report.input_tokens,
+            report.output_tokens,
+            report.total_tokens,
+            report.cost_usd,
         ),
     )
     encoded = msgspec.json.encode(body)
-    if job.has_result and (job.result_json is None or len(encoded) > MAX_BODY):
-        pointer = f"/api/v1/jobs/{job.id}"
+    if report.has_result and (report.result_json is None or len(encoded) > MAX_BODY):
+        pointer = f"/api/v1/jobs/{report.job_id}"
         body = msgspec.structs.replace(body, result=None, result_truncated=True, result_url=pointer)
         encoded = msgspec.json.encode(body)
     if len(encoded) > MAX_BODY and body.error_message is not None:

@@ -12,7 +12,7 @@ from llm_service.db import Database
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.report import announce
-from llm_service.jobs.store import deliveries, leases, upkeep
+from llm_service.jobs.store import deliveries, endings, upkeep
 from llm_service.logs import get_logger
 from llm_service.metrics import RESCUED
 
@@ -51,7 +51,7 @@ class Reconciler:
                 self._forgot_at = time.monotonic()
 
     async def _take_back_lost_jobs(self) -> None:
-        freed, ended = await leases.reap(self._database, lease_s=self._lease_s)
+        freed, ended = await endings.reap(self._database, lease_s=self._lease_s)
         for hint in freed:
             log.warning("worker lost, job goes back to the queue", job_id=str(hint.job_id))
         for ending in ended:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import traceback
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,32 +13,23 @@ import structlog
 from llm_service import failpoints
 from llm_service.db import Database, insist
 from llm_service.errors import JobFailure, JobTimeout, ServiceUnavailable, WorkflowError
-from llm_service.jobs.context import NOTHING, Budget, JobContext, LeaseLost, storable
+from llm_service.jobs.bookkeeping import Bookkeeper, LeaseLost
+from llm_service.jobs.context import NOTHING, Budget, JobContext, storable
 from llm_service.jobs.heartbeat import Heartbeat
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.report import announce
-from llm_service.jobs.store import leases, ledger
-from llm_service.jobs.store.leases import Claim, Ending
+from llm_service.jobs.store import endings, leases
+from llm_service.jobs.store.endings import Ending, Outcome
+from llm_service.jobs.store.leases import Claim
 from llm_service.llm.model import Model
 from llm_service.llm.prices import Prices
 from llm_service.logs import get_logger
 from llm_service.metrics import JOB_SECONDS, JOB_WAIT_SECONDS, JOBS_FINISHED, JOBS_RUNNING, STALE_WRITES
+from llm_service.together import Together
 from llm_service.workflows.base import Workflow
 
 log = get_logger(__name__)
-
-CLAIMS_AT_ONCE = 5
-"""Of the ten connections: hundreds of jobs that begin together must not hold up the ends of others."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run came out. Without a status it did not end the job: it was broken off or is to be given back."""
-
-    status: JobStatus | None = None
-    result_json: str | None = None
-    error_code: str | None = None
-    error_message: str | None = None
 
 
 class Run:
@@ -84,8 +75,11 @@ class Runner:
         self._prices = prices
         self._worker = worker
         self._job_timeout_s = job_timeout_s
-        self._claim_turns = asyncio.Semaphore(CLAIMS_AT_ONCE)
         self._budget = budget
+        self._books = Bookkeeper(database)
+        self._claims = Together(self._claim_all, left_behind=self._give_back)
+        self._endings = Together(self._end_all, weigh=_size)
+        self._announcements = Together(self._announce_all)
 
     async def run(self, job_id: UUID) -> None:
         """Claim the job and see it through. Returns quietly when there is nothing to claim."""
@@ -110,20 +104,35 @@ class Runner:
             JOBS_RUNNING.dec()
             self.heartbeat.let_go(run)
 
+    async def close(self) -> None:
+        """Wait until every claim under way has come back: what nobody waits for is given back."""
+        await self._claims.close()
+
     async def _claim(self, job_id: UUID) -> Claim | None:
-        """Claim within one beat or not at all: the hint or the reconciler brings the job again."""
+        """Claim, or not: then the hint or the reconciler brings the job again."""
         try:
-            async with self._claim_turns, asyncio.timeout(self.heartbeat.beat_s):
-                return await leases.claim(
-                    self._database,
-                    job_id,
-                    worker=self._worker,
-                    lease_s=self.heartbeat.lease_s,
-                    known=tuple(self._workflows),
-                )
-        except (ServiceUnavailable, TimeoutError):
+            return await self._claims.ask(job_id)
+        except ServiceUnavailable:
             log.warning("could not claim, the database is away", job_id=str(job_id))
             return None
+
+    async def _claim_all(self, job_ids: Sequence[UUID]) -> list[Claim | None]:
+        """Within one beat or not at all: a lease must not be old before its job begins."""
+        try:
+            async with asyncio.timeout(self.heartbeat.beat_s):
+                return await leases.claim(
+                    self._database,
+                    job_ids,
+                    worker=self._worker,
+                    lease_s=self.heartbeat.lease_s,
+                    known=list(self._workflows),
+                )
+        except TimeoutError:
+            raise ServiceUnavailable from None
+
+    async def _give_back(self, claim: Claim | None) -> None:
+        if claim is not None:
+            await self._release(claim)
 
     async def _see_through(self, run: Run) -> None:
         try:
@@ -162,37 +171,35 @@ class Runner:
 
     async def _execute(self, claim: Claim) -> str:
         workflow = self._workflows[claim.workflow_name]
-        earlier = await insist(lambda: ledger.earlier(self._database, claim)) if claim.claim > 1 else NOTHING
-        context = JobContext(self._database, claim, self._model, self._prices, self._budget, earlier)
+        earlier = await self._books.earlier(claim) if claim.claim > 1 else NOTHING
+        context = JobContext(self._books, claim, self._model, self._prices, self._budget, earlier)
         request = msgspec.json.decode(claim.input_json, type=workflow.input_type)
         output = await workflow.run(request, context)
         return result_json(output)
 
     async def _finish(self, run: Run, outcome: Outcome) -> None:
         claim = run.claim
-        assert outcome.status is not None  # noqa: S101 - narrows the type
-        status = outcome.status
         # A beat that looks between the commit and its answer would take the ending for a loss.
         run.is_ending = True
-        ending = await insist(lambda: self._write(claim, outcome, status))
+        ending = await insist(lambda: self._end(claim, outcome))
         if ending is None:
             note_stale("the lease was lost, the result is dropped")
             return
-        JOBS_FINISHED.labels(claim.workflow_name, status.value, outcome.error_code or "").inc()
-        log.info("job ended", status=status.value, error_code=outcome.error_code)
+        JOBS_FINISHED.labels(claim.workflow_name, outcome.status.value, outcome.error_code or "").inc()
+        log.info("job ended", status=outcome.status.value, error_code=outcome.error_code)
         await failpoints.hit("run.after-finish-before-wake")
-        await announce(self._queue, [ending])
+        await self._announcements.ask(ending)
 
-    async def _write(self, claim: Claim, outcome: Outcome, status: JobStatus) -> Ending | None:
+    async def _end(self, claim: Claim, outcome: Outcome) -> Ending | None:
         await failpoints.hit("run.before-finish")
-        return await leases.finish(
-            self._database,
-            claim,
-            status=status,
-            result_json=outcome.result_json,
-            error_code=outcome.error_code,
-            error_message=outcome.error_message,
-        )
+        return await self._endings.ask((claim, outcome))
+
+    async def _end_all(self, ended: Sequence[tuple[Claim, Outcome]]) -> list[Ending | None]:
+        return await endings.finish(self._database, ended)
+
+    async def _announce_all(self, ended: Sequence[Ending]) -> list[None]:
+        await announce(self._queue, ended)
+        return [None] * len(ended)
 
     async def _release(self, claim: Claim) -> None:
         try:
@@ -220,6 +227,10 @@ async def despite_cancellation(write: Coroutine[Any, Any, None]) -> None:
 def note_stale(reason: str) -> None:
     STALE_WRITES.inc()
     log.warning("job broken off", reason=reason)
+
+
+def _size(ended: tuple[Claim, Outcome]) -> int:
+    return len(ended[1].result_json or "")
 
 
 def innermost(error: Exception) -> Exception:

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
-import sqlalchemy as sa
+from tests.statements import statements_sent
 from uuid_utils.compat import uuid7
 
 from llm_service.db import Database
@@ -29,14 +29,14 @@ def job(number: int = 0, input_json: str | None = None) -> NewJob:
 class Desk:
     """A batcher, what it told, and the inserts that it made."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sent: list[str]) -> None:
         self.batcher = Batcher(database, self.wake)
         self.told: list[UUID] = []
-        self.inserts = 0
-        sa.event.listen(database.engine.sync_engine, "before_cursor_execute", self.count)
+        self._sent = sent
 
-    def count(self, *arguments: object) -> None:
-        self.inserts += "INSERT INTO llm_workflow_jobs" in str(arguments[2])
+    @property
+    def inserts(self) -> int:
+        return sum("INSERT INTO llm_workflow_jobs" in statement for statement in self._sent)
 
     async def wake(self, committed: Committed) -> None:
         self.told += [new.id for new, _ in committed]
@@ -44,9 +44,10 @@ class Desk:
 
 @pytest.fixture
 async def desk(database: Database) -> AsyncIterator[Desk]:
-    opened = Desk(database)
-    yield opened
-    await opened.batcher.close()
+    with statements_sent(database.engine.sync_engine) as sent:
+        opened = Desk(database, sent)
+        yield opened
+        await opened.batcher.close()
 
 
 async def stored(sql: asyncpg.Connection) -> dict[UUID, str]:
@@ -154,7 +155,7 @@ async def test_a_caller_that_waits_too_long_is_told_so(desk: Desk, monkeypatch: 
     monkeypatch.setattr(intake, "add_many", hang)
     with pytest.raises(ServiceUnavailable):
         await desk.batcher.add(job())
-    desk.batcher._under_way.cancel()  # type: ignore[union-attr]
+    desk.batcher._together._under_way.cancel()  # type: ignore[union-attr]
 
 
 async def test_large_submits_do_not_travel_all_at_once(desk: Desk) -> None:

@@ -1,8 +1,8 @@
 """Cancelling jobs that run, and the races between a cancel and an end."""
 
 import asyncio
-import json
 import random
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -17,8 +17,11 @@ from llm_service.errors import JobNotCancellable
 from llm_service.jobs.cancel import cancel, delete
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JobQueue, connect
-from llm_service.jobs.store import leases
+from llm_service.jobs.store import endings, leases
+from llm_service.jobs.store.endings import Outcome
 from llm_service.settings import Settings, load_settings
+
+COMPLETED = Outcome(status=JobStatus.COMPLETED, result_json="{}")
 
 
 @pytest.fixture
@@ -97,14 +100,14 @@ async def test_of_cancel_and_end_exactly_one_wins_and_the_webhook_tells_the_same
     jobs = [await submit(webhook_url=receiver.url, wake=False) for _ in range(200)]
     wins = {"completed": 0, "cancelled": 0}
 
-    async def race(job_id: object) -> None:
-        claim = await leases.claim(database, job_id, worker="w", lease_s=20, known=["completion"])  # type: ignore[arg-type]
+    async def race(job_id: UUID) -> None:
+        [claim] = await leases.claim(database, [job_id], worker="w", lease_s=20, known=["completion"])
         assert claim is not None
 
         async def end() -> bool:
             await asyncio.sleep(chance.uniform(0, 0.004))
-            ended = await leases.finish(database, claim, status=JobStatus.COMPLETED, result_json="{}")
-            return ended is not None
+            [ending] = await endings.finish(database, [(claim, COMPLETED)])
+            return ending is not None
 
         async def stop() -> bool:
             await asyncio.sleep(chance.uniform(0, 0.004))
@@ -136,14 +139,14 @@ async def test_of_rescue_and_end_exactly_one_wins(
 ) -> None:
     for _ in range(30):
         job_id = await submit(wake=False, max_attempts=1)
-        claim = await leases.claim(database, job_id, worker="w", lease_s=20, known=["completion"])
+        [claim] = await leases.claim(database, [job_id], worker="w", lease_s=20, known=["completion"])
         assert claim is not None
         await sql.execute(
             "UPDATE llm_workflow_jobs SET lease_expires_at = now() - interval '1 s' WHERE id = $1", job_id
         )
-        ended, (freed, lost) = await asyncio.gather(
-            leases.finish(database, claim, status=JobStatus.COMPLETED, result_json=json.dumps({})),
-            leases.reap(database, lease_s=0.001),
+        [ended], (freed, lost) = await asyncio.gather(
+            endings.finish(database, [(claim, COMPLETED)]),
+            endings.reap(database, lease_s=0.001),
         )
         assert freed == []
         assert (ended is not None) != bool(lost)

@@ -1,6 +1,7 @@
 """What PostgreSQL does for each question that the page can ask, on a table of 200,000 jobs of one year."""
 
 import itertools
+import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -13,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from tests.conftest import TEMPLATE, run_sql, with_name
 
-from llm_service.db import API_LIMITS, Database
+from llm_service.db import API_LIMITS, Database, _written_out
 from llm_service.jobs.filters import STATUS_FILTERS, Cursor, JobFilters
 from llm_service.jobs.limit_results import LimitResults
-from llm_service.jobs.store import deliveries, intake, leases, ledger, listing, upkeep
+from llm_service.jobs.store import deliveries, endings, intake, leases, ledger, listing, upkeep
 from llm_service.jobs.store.listing import COUNT_CAP, count_query, page_query
 from llm_service.settings import async_database_url
 
@@ -332,33 +333,16 @@ async def test_everything_about_one_job_comes_from_indexes(year: Database) -> No
 
 
 WORKER_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "claim a job": (leases._CLAIM, {"worker": "w", "lease": 30.0, "known": ["completion"]}),
-    "finish a job": (
-        leases._FINISH,
-        {
-            "token": UUID(int=1),
-            "status": "failed",
-            "outcome": "failed",
-            "result": None,
-            "error_code": None,
-            "error_message": None,
-        },
-    ),
-    "cancel a job": (leases._CANCEL, {"outcome": "cancelled"}),
+    "cancel a job": (endings._CANCEL, {}),
     "release a job": (leases._RELEASE, {"token": UUID(int=1), "outcome": "released"}),
-    "requeue lost jobs": (leases._REQUEUE, {"lease": 0.0, "outcome": "lost"}),
-    "fail lost jobs": (leases._FAIL, {"lease": 0.0, "outcome": "lost"}),
+    "requeue lost jobs": (endings._REQUEUE, {"lease": 0.0, "outcome": "lost"}),
+    "fail lost jobs": (endings._FAIL, {"lease": 0.0, "outcome": "lost"}),
     "find hints to repeat": (upkeep._DUE, {"unseen": 60.0}),
     "read the vitals": (upkeep._VITALS, {}),
     "count what waits": (intake._PENDING, {"most": 100_000}),
     "read earlier calls": (ledger._EARLIER, {}),
-    "look where a delivery goes": (deliveries._RECEIVER, {}),
-    "claim a delivery": (deliveries._CLAIM, {"lease": 30.0}),
-    "read what a delivery tells": (deliveries._JOB, {"most": 1_000_000}),
-    "keep a delivery waiting": (deliveries._KEEP, {"seconds": 60.0}),
     "send a webhook again": (deliveries._SEND_AGAIN, {}),
     "look at what is sent again": (deliveries._STANDS, {}),
-    "read a delivery's usage": (deliveries._USAGE, {}),
     "find due deliveries": (deliveries._DUE, {"unseen": 60.0}),
 }
 
@@ -377,6 +361,62 @@ async def test_no_statement_of_a_worker_reads_a_whole_table(year: Database, what
     tables = {node["Relation Name"] for node in plan.nodes if node["Node Type"] == "Seq Scan"}
     assert tables <= {"llm_workers"}, str(plan)
     assert plan.read <= 6_000, str(plan)
+
+
+BATCHES: dict[str, tuple[Any, dict[str, str], dict[str, Any]]] = {
+    "claim jobs": (
+        leases._CLAIM,
+        {"job_ids": "uuid"},
+        {"worker": "w", "lease": 30.0, "known": ["completion"]},
+    ),
+    "move leases on": (
+        leases._BEAT,
+        leases._TOKENS,
+        {"worker": "w", "lease": 30.0, "running": 1, "concurrency": 1},
+    ),
+    "look at leases": (leases._HELD, leases._TOKENS, {}),
+    "finish jobs": (endings._FINISH, endings._OUTCOMES, {}),
+    "begin calls": (ledger._BEGIN, ledger._NEW_CALLS, {}),
+    "end calls": (ledger._END, ledger._RESULTS, {}),
+    "look where deliveries go": (deliveries._RECEIVER, {"job_ids": "uuid"}, {}),
+    "keep deliveries waiting": (deliveries._KEEP, {"job_ids": "uuid"}, {"seconds": 60.0}),
+    "claim deliveries": (deliveries._CLAIM, {"job_ids": "uuid"}, {"lease": 30.0, "most": 1_000_000}),
+    "settle tries": (deliveries._SETTLE, deliveries._SETTLEMENTS, {}),
+}
+SAMPLES: dict[str, Any] = {"bigint": 1, "integer": None, "varchar": "failed", "text": None, "numeric": None}
+
+
+def whole_tables(nodes: list[dict[str, Any]]) -> set[str]:
+    return {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"} - {"llm_workers"}
+
+
+@pytest.mark.parametrize("many", [1, 50])
+@pytest.mark.parametrize("what", BATCHES)
+async def test_no_batch_of_a_worker_reads_more_than_its_rows(year: Database, what: str, many: int) -> None:
+    statement, types, values = BATCHES[what]
+    async with year.engine.connect() as connection:
+        newest = f"SELECT id, lease_token FROM {JOBS} ORDER BY status = 'processing' DESC, md5(id::text) LIMIT {many}"
+        ids, tokens = zip(*await connection.execute(sa.text(newest)), strict=True)
+        columns = {"job_ids": ids, "ids": ids, "tokens": tokens}
+        for name, kind in types.items():
+            values = values | {name: list(columns.get(name, [SAMPLES.get(kind)] * many))}
+        plan = await plan_of(connection, statement, values)
+        await connection.rollback()
+    assert not whole_tables(plan.nodes), str(plan)
+    assert plan.read <= 100 * many + 100, str(plan)
+
+
+@pytest.mark.parametrize("what", BATCHES)
+async def test_no_batch_of_a_worker_reads_a_whole_table_once_it_is_planned_for_any_values(
+    year_url: str, what: str
+) -> None:
+    text, names = _written_out(BATCHES[what][0])
+    connection = await asyncpg.connect(year_url, server_settings={"plan_cache_mode": "force_generic_plan"})
+    await connection.execute(f"PREPARE batch AS {text}")
+    anything = ", ".join(["NULL"] * len(names))
+    (explained,) = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE batch ({anything})"))
+    await connection.close()
+    assert not whole_tables(list(nodes_of(explained["Plan"]))), explained
 
 
 # --- the table --------------------------------------------------------------------------------------------

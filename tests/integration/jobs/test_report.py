@@ -27,7 +27,7 @@ from llm_service.jobs.queue import WEBHOOKS, JobQueue
 from llm_service.jobs.redeliver import redeliver
 from llm_service.jobs.report import MAX_BODY, Reporter
 from llm_service.jobs.secrets import SecretBox
-from llm_service.jobs.store import deliveries, leases
+from llm_service.jobs.store import deliveries, endings
 from llm_service.settings import Secret, Settings
 from llm_service.webhooks.post import open_session
 
@@ -43,7 +43,7 @@ def ended(submit: Submit, sql: asyncpg.Connection, database: Database) -> Ended:
         url: str, result: str | None = None, *, error_message: str | None = None, **fields: Any
     ) -> UUID:
         job_id = await submit(webhook_url=url, wake=False, **fields)
-        await leases.cancel(database, job_id)
+        await endings.cancel(database, job_id)
         await sql.execute(
             "UPDATE llm_workflow_jobs SET result = $2, error_message = $3 WHERE id = $1",
             job_id,

@@ -25,7 +25,8 @@ from llm_service.job_worker import SPARE_HINTS
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JOBS, JobQueue
 from llm_service.jobs.secrets import SecretBox
-from llm_service.jobs.store import intake, leases
+from llm_service.jobs.store import endings, intake, leases
+from llm_service.jobs.store.endings import Outcome
 from llm_service.jobs.store.intake import NewJob
 from llm_service.jobs.store.leases import Hint
 from llm_service.jobs.submit import Desk, Submission
@@ -361,17 +362,18 @@ async def test_a_stale_worker_changes_nothing(
     submit: Submit, database: Database, sql: asyncpg.Connection
 ) -> None:
     job_id = await submit(wake=False)
-    first = await leases.claim(database, job_id, worker="first", lease_s=20, known=["completion"])
+    [first] = await leases.claim(database, [job_id], worker="first", lease_s=20, known=["completion"])
     assert first is not None
     stale = first._replace(token=uuid4())
-    assert await leases.finish(database, stale, status=JobStatus.COMPLETED, result_json="{}") is None
+    done = Outcome(status=JobStatus.COMPLETED, result_json="{}")
+    assert await endings.finish(database, [(stale, done)]) == [None]
     assert await leases.release(database, stale) is None
     assert (
         await leases.beat(database, [(job_id, stale.token)], worker="x", lease_s=20, concurrency=1) == set()
     )
     assert await sql.fetchval("SELECT status FROM llm_workflow_jobs") == "processing"
-    assert await leases.finish(database, first, status=JobStatus.COMPLETED, result_json="{}") is not None
-    assert await leases.finish(database, first, status=JobStatus.FAILED) is None, (
+    assert await endings.finish(database, [(first, done)]) != [None]
+    assert await endings.finish(database, [(first, Outcome(status=JobStatus.FAILED))]) == [None], (
         "a finished job never changes"
     )
 
@@ -379,14 +381,25 @@ async def test_a_stale_worker_changes_nothing(
 async def test_of_many_claims_one_wins(submit: Submit, database: Database) -> None:
     job_id = await submit(wake=False)
     claims = await asyncio.gather(
-        *(leases.claim(database, job_id, worker=f"w{n}", lease_s=20, known=["completion"]) for n in range(30))
+        *(
+            leases.claim(database, [job_id], worker=f"w{n}", lease_s=20, known=["completion"])
+            for n in range(30)
+        )
     )
-    assert sum(claim is not None for claim in claims) == 1
+    assert sum(claim is not None for [claim] in claims) == 1
+
+
+async def test_of_a_job_named_twice_one_gets_the_claim(submit: Submit, database: Database) -> None:
+    """Two hints of one job may be taken at once; its two runs must not both think that it is theirs."""
+    job_id, other = await submit(wake=False), await submit(wake=False)
+    named = [job_id, other, job_id]
+    claims = await leases.claim(database, named, worker="w", lease_s=20, known=["completion"])
+    assert [claim and claim.job_id for claim in claims] == [job_id, other, None]
 
 
 async def test_a_workflow_that_is_not_known_here_is_not_claimed(submit: Submit, database: Database) -> None:
     job_id = await submit("from_a_newer_version", {}, wake=False)
-    assert await leases.claim(database, job_id, worker="w", lease_s=20, known=["completion"]) is None
+    assert await leases.claim(database, [job_id], worker="w", lease_s=20, known=["completion"]) == [None]
 
 
 async def test_s52_a_pickle_in_the_queue_is_not_opened(
@@ -632,7 +645,7 @@ async def test_a_look_at_the_leases_does_not_take_an_ending_for_a_loss(
     submit: Submit, wait_for: WaitFor, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ending is committed, its worker does not know yet, and just then the heartbeat looks."""
-    finish = leases.finish
+    finish = endings.finish
     stale = STALE_WRITES._value.get()
     async with working(settings) as process:
 
@@ -642,7 +655,7 @@ async def test_a_look_at_the_leases_does_not_take_an_ending_for_a_loss(
             await asyncio.sleep(0)
             return ending
 
-        monkeypatch.setattr(leases, "finish", look_meanwhile)
+        monkeypatch.setattr(endings, "finish", look_meanwhile)
         assert (await wait_for(await submit()))["status"] == "completed"
         async with asyncio.timeout(5):
             while process.runtime.heartbeat.running:

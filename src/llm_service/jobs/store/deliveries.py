@@ -1,7 +1,9 @@
 """Webhook deliveries: which are due, who is trying one, and what each try came to."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -9,6 +11,7 @@ import sqlalchemy as sa
 
 from llm_service.db import Database
 from llm_service.jobs.model import WebhookState
+from llm_service.jobs.store.arrays import by_column, unnested
 
 
 class DeliveryHint(NamedTuple):
@@ -35,8 +38,26 @@ class Report(NamedTuple):
     """What a delivery tells: the job as it ended, and what it used."""
 
     event: str
-    job: sa.Row[Any]
-    usage: sa.Row[Any]
+    job_id: UUID
+    workflow_name: str
+    status: str
+    user_id: UUID | None
+    username: str | None
+    action: str | None
+    error_message: str | None
+    error_code: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    duration_ms: int | None
+    total_tokens: int | None
+    cost_usd: Decimal | None
+    result_json: str | None
+    """None also where it is too large to be told."""
+    has_result: bool
+    calls: int
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 class TryResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,120 +73,123 @@ _IS_FREE = "(d.lease_expires_at IS NULL OR d.lease_expires_at < now())"
 _IS_DUE = f"d.next_attempt_at <= now() + interval '50 ms' AND {_IS_FREE}"
 
 _RECEIVER = sa.text(f"""
-SELECT j.webhook_url FROM llm_webhook_deliveries d JOIN llm_workflow_jobs j ON j.id = d.job_id
- WHERE d.job_id = :job_id AND {_IS_DUE}
+SELECT j.id, j.webhook_url FROM llm_webhook_deliveries d JOIN llm_workflow_jobs j ON j.id = d.job_id
+ WHERE d.job_id = ANY(CAST(:job_ids AS uuid[])) AND {_IS_DUE}
 """)  # noqa: S608 - put together from the constants above
 
 
-async def receiver_of(database: Database, job_id: UUID) -> str | None:
-    """Where a delivery goes that is due and that nobody is at; None for any other. Takes nothing."""
-    async with database.statement() as connection:
-        url: str | None = (await connection.execute(_RECEIVER, {"job_id": job_id})).scalar_one_or_none()
-    return url
+async def receivers_of(database: Database, job_ids: Sequence[UUID]) -> list[str | None]:
+    """Where deliveries go that are due and that nobody is at, in order; None for any other. Takes nothing."""
+    urls = {row[0]: row[1] for row in await database.fetch(_RECEIVER, {"job_ids": job_ids})}
+    return [urls.get(job_id) for job_id in job_ids]
 
 
 _CLAIM = sa.text(f"""
-UPDATE llm_webhook_deliveries d
-   SET lease_token = gen_random_uuid(), lease_expires_at = now() + make_interval(secs => :lease)
- WHERE job_id = :job_id AND {_IS_DUE}
-RETURNING lease_token, webhook_id, event, tries, tries_before
+WITH due AS (
+    SELECT job_id FROM llm_webhook_deliveries d
+     WHERE job_id = ANY(CAST(:job_ids AS uuid[])) AND {_IS_DUE}
+     ORDER BY job_id FOR NO KEY UPDATE
+), taken AS (
+    UPDATE llm_webhook_deliveries d
+       SET lease_token = gen_random_uuid(), lease_expires_at = now() + make_interval(secs => :lease)
+      FROM due WHERE d.job_id = due.job_id
+    RETURNING d.job_id, d.lease_token, webhook_id, event, tries, tries_before
+)
+SELECT taken.lease_token, webhook_id, tries, tries_before, webhook_url, webhook_secret, request_id,
+       event, id, workflow_name, status, user_id, username, action, error_message, error_code,
+       created_at, started_at, completed_at, duration_ms, total_tokens, cost_usd,
+       CASE WHEN octet_length(CAST(result AS text)) <= :most THEN CAST(result AS text) END,
+       result IS NOT NULL, used.*
+  FROM taken JOIN llm_workflow_jobs j ON j.id = taken.job_id CROSS JOIN LATERAL (
+       SELECT count(*), sum(input_tokens), sum(output_tokens)
+         FROM llm_calls c WHERE c.job_id = taken.job_id AND c.status = 'succeeded') AS used
 """)  # noqa: S608 - put together from the constants above
-_JOB = sa.text("""
-SELECT id, workflow_name, status, user_id, username, action, error_message, error_code,
-       CASE WHEN octet_length(CAST(result AS text)) <= :most THEN CAST(result AS text) END AS result_json,
-       result IS NOT NULL AS has_result, created_at, started_at, completed_at, duration_ms, total_tokens, cost_usd,
-       webhook_url, webhook_secret, request_id
-  FROM llm_workflow_jobs WHERE id = :job_id
-""")
-_USAGE = sa.text("""
-SELECT count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
-  FROM llm_calls WHERE job_id = :job_id AND status = 'succeeded'
-""")
 
 
 async def claim(
-    database: Database, job_id: UUID, *, lease_s: float, most_bytes: int
-) -> tuple[TryLease, Report] | None:
-    """Take the next try of a delivery, if it is due and nobody else is at it.
+    database: Database, job_ids: Sequence[UUID], *, lease_s: float, most_bytes: int
+) -> list[tuple[TryLease, Report] | None]:
+    """Take the next tries of deliveries, in order; None where it is not due, or somebody else is at it.
 
     A result of more than `most_bytes` as JSON stays where it is: `has_result` without `result_json`.
     """
-    async with database.transaction() as connection:
-        values = {"job_id": job_id}
-        taken = (await connection.execute(_CLAIM, values | {"lease": lease_s})).one_or_none()
-        if taken is None:
-            return None
-        job = (await connection.execute(_JOB, values | {"most": most_bytes})).one()
-        usage = (await connection.execute(_USAGE, values)).one()
-    lease = TryLease(
-        token=taken.lease_token,
-        webhook_id=taken.webhook_id,
-        tries=taken.tries,
-        tries_before=taken.tries_before,
-        url=job.webhook_url,
-        sealed_secret=job.webhook_secret,
-        request_id=job.request_id,
-    )
-    return lease, Report(taken.event, job, usage)
+    values = {"job_ids": job_ids, "lease": lease_s, "most": most_bytes}
+    fields = len(TryLease._fields)
+    taken = [(TryLease(*row[:fields]), Report(*row[fields:])) for row in await database.fetch(_CLAIM, values)]
+    by_job = {report.job_id: (lease, report) for lease, report in taken}
+    return [by_job.pop(job_id, None) for job_id in job_ids]
 
 
-_SETTLE = sa.text("""
-WITH moved AS (
-    UPDATE llm_webhook_deliveries
-       SET tries = tries + 1, state = CAST(:state AS varchar), lease_token = NULL, lease_expires_at = NULL,
-           next_attempt_at = now() + make_interval(secs => CAST(:retry_in AS double precision)),
-           hinted_at = now(), updated_at = now()
-     WHERE job_id = :job_id AND lease_token = :token
-    RETURNING job_id, tries, state, next_attempt_at
+class Settlement(NamedTuple):
+    """A try that its lease is for, and what comes next: `retry_in_s` is None where nothing does."""
+
+    job_id: UUID
+    token: UUID
+    state: WebhookState
+    retry_in_s: float | None
+    result: TryResult
+
+
+_SETTLEMENTS = {
+    "job_ids": "uuid",
+    "tokens": "uuid",
+    "states": "varchar",
+    "retries_in": "double precision",
+    "status_codes": "integer",
+    "latencies": "integer",
+    "responses": "text",
+    "errors": "text",
+}
+_SETTLE = sa.text(f"""
+WITH held AS (
+    SELECT mine.* FROM {unnested(_SETTLEMENTS)}
+           AS mine (id, token, state, retry_in, status_code, latency_ms, response, error)
+      JOIN llm_webhook_deliveries d ON d.job_id = mine.id AND d.lease_token = mine.token
+     ORDER BY d.job_id FOR NO KEY UPDATE OF d
+), moved AS (
+    UPDATE llm_webhook_deliveries d
+       SET tries = tries + 1, state = held.state, lease_token = NULL, lease_expires_at = NULL,
+           next_attempt_at = now() + make_interval(secs => held.retry_in), hinted_at = now(), updated_at = now()
+      FROM held WHERE d.job_id = held.id
+    RETURNING d.job_id, d.tries, d.state, d.next_attempt_at,
+              held.status_code, held.latency_ms, held.response, held.error
 ), noted AS (
     INSERT INTO llm_webhook_attempts (job_id, number, started_at, status_code, latency_ms, response, error)
-    SELECT job_id, tries, now() - make_interval(secs => coalesce(:latency_ms, 0) / 1000.0),
-           :status_code, :latency_ms, :response, :error
+    SELECT job_id, tries, now() - make_interval(secs => coalesce(latency_ms, 0) / 1000.0),
+           status_code, latency_ms, response, error
       FROM moved
 ), shown AS (
     UPDATE llm_workflow_jobs j SET webhook_state = moved.state, updated_at = now()
       FROM moved WHERE j.id = moved.job_id
 )
 SELECT job_id, tries, next_attempt_at FROM moved
-""").bindparams(
-    sa.bindparam("latency_ms", type_=sa.Integer),
-    sa.bindparam("status_code", type_=sa.Integer),
-    sa.bindparam("response", type_=sa.Text),
-    sa.bindparam("error", type_=sa.Text),
-)
-
-
-async def settle(
-    database: Database,
-    job_id: UUID,
-    token: UUID,
-    result: TryResult,
-    *,
-    state: WebhookState,
-    retry_in_s: float | None,
-) -> DeliveryHint | None:
-    """Write a try down and say what comes next. The hint of the next try, or None when there is none."""
-    values = msgspec.structs.asdict(result) | {
-        "job_id": job_id,
-        "token": token,
-        "state": state.value,
-        "retry_in": retry_in_s,
-    }
-    async with database.statement() as connection:
-        row = (await connection.execute(_SETTLE, values)).one_or_none()
-    return DeliveryHint(*row) if row is not None and row.next_attempt_at is not None else None
-
-
-_KEEP = sa.text(f"""
-UPDATE llm_webhook_deliveries d SET hinted_at = now() + make_interval(secs => :seconds)
- WHERE job_id = :job_id AND {_IS_DUE}
 """)  # noqa: S608 - put together from the constants above
 
 
-async def keep_waiting(database: Database, job_id: UUID, *, for_s: float) -> None:
-    """A due delivery waits in a worker for its turn: Redis need not be told of it for so long."""
-    async with database.statement() as connection:
-        await connection.execute(_KEEP, {"job_id": job_id, "seconds": for_s})
+async def settle(database: Database, tries: Sequence[Settlement]) -> list[DeliveryHint | None]:
+    """Write tries down and say what comes next. In order, the hint of the next try, or None where there is none."""
+    rows = [(*settlement[:-1], *msgspec.structs.astuple(settlement.result)) for settlement in tries]
+    moved = {
+        row[0]: DeliveryHint(*row) for row in await database.fetch(_SETTLE, by_column(_SETTLEMENTS, rows))
+    }
+    hints = [moved.get(settlement.job_id) for settlement in tries]
+    return [hint if hint is not None and hint.due_at is not None else None for hint in hints]
+
+
+_KEEP = sa.text(f"""
+WITH due AS (
+    SELECT job_id FROM llm_webhook_deliveries d
+     WHERE job_id = ANY(CAST(:job_ids AS uuid[])) AND {_IS_DUE}
+     ORDER BY job_id FOR NO KEY UPDATE
+)
+UPDATE llm_webhook_deliveries d SET hinted_at = now() + make_interval(secs => :seconds)
+  FROM due WHERE d.job_id = due.job_id
+""")  # noqa: S608 - put together from the constants above
+
+
+async def keep_waiting(database: Database, job_ids: Sequence[UUID], *, for_s: float) -> None:
+    """Due deliveries wait in a worker for their turn: Redis need not be told of them for so long."""
+    await database.fetch(_KEEP, {"job_ids": job_ids, "seconds": for_s})
 
 
 # A finished job from before there were deliveries gets one now. What is being tried right now stays as it is.

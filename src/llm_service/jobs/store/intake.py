@@ -1,19 +1,20 @@
 """Writes a submitted job, and remembers which answer an idempotency key got."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llm_service.db import Database, once_more, sqlstate_of
 from llm_service.errors import InvalidInputData
 from llm_service.jobs.model import IdempotencyKey, WorkflowJob
+from llm_service.jobs.store.arrays import unnested
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,12 +63,11 @@ _TYPES = {
     "retried_from": "uuid",
 }
 _PLAIN = ", ".join(name for name in _TYPES if name != "input_json")
-_ARRAYS = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in _TYPES.items())
 # Redis is told in the same breath: the reconciler looks at rows whose hint is older than a while.
 # The id is ours alone: a row that is there already is this one, committed by a try whose answer was lost.
 _INSERT = sa.text(f"""
 INSERT INTO llm_workflow_jobs ({_PLAIN}, input_data, queued_at, hinted_at)
-SELECT {_PLAIN}, CAST(input_json AS jsonb), now(), now() FROM unnest({_ARRAYS}) AS new ({", ".join(_TYPES)})
+SELECT {_PLAIN}, CAST(input_json AS jsonb), now(), now() FROM {unnested(_TYPES)} AS new ({", ".join(_TYPES)})
 ON CONFLICT (id) DO NOTHING
 RETURNING id, created_at
 """)  # noqa: S608 - put together from constants
@@ -80,23 +80,12 @@ _CLAIM_KEY = (
 )
 
 
-async def add_many(database: Database, jobs: Sequence[NewJob]) -> list[Accepted | InvalidInputData]:
-    """Commit new jobs in one statement: when this returns, they are durable. In their order, what became of each.
+async def add_many(database: Database, jobs: Sequence[NewJob]) -> list[Accepted]:
+    """Commit new jobs in one statement: when this returns, they are durable.
 
-    One that PostgreSQL can't hold fails alone: the batch is halved until it is found.
+    Raises `InvalidInputData`, and nothing is written, when PostgreSQL can't hold one of them.
     """
-
-    async def commit() -> list[Accepted | InvalidInputData]:
-        async with database.statement() as connection:
-            return [*await _insert(connection, jobs)]
-
-    try:
-        return await once_more(commit)
-    except InvalidInputData as refused:
-        if len(jobs) == 1:
-            return [refused]
-    half = len(jobs) // 2
-    return [*await add_many(database, jobs[:half]), *await add_many(database, jobs[half:])]
+    return await once_more(lambda: _insert(database.fetch, jobs))
 
 
 async def add_once(database: Database, job: NewJob, *, key: str, body_hash: bytes) -> Accepted:
@@ -116,7 +105,7 @@ async def _claim_key(database: Database, job: NewJob, key: str, body_hash: bytes
             {"key": key, "body_hash": body_hash, "job_id": job.id, "workflow_name": job.workflow_name},
         )
         if claimed.first() is not None:
-            [accepted] = await _insert(connection, [job])
+            [accepted] = await _insert(connection.execute, [job])
             return accepted
         earlier = sa.select(
             IdempotencyKey.job_id,
@@ -127,16 +116,18 @@ async def _claim_key(database: Database, job: NewJob, key: str, body_hash: bytes
         return Accepted(*(await connection.execute(earlier)).one())
 
 
-async def _insert(connection: AsyncConnection, jobs: Sequence[NewJob]) -> list[Accepted]:
+async def _insert(
+    execute: Callable[[sa.TextClause, dict[str, Any]], Awaitable[Iterable[Any]]], jobs: Sequence[NewJob]
+) -> list[Accepted]:
     columns = {name: [getattr(job, name) for job in jobs] for name in _TYPES}
     try:
-        written = {row.id: row.created_at for row in await connection.execute(_INSERT, columns)}
-    except DBAPIError as error:
+        written = {row[0]: row[1] for row in await execute(_INSERT, columns)}
+    except (DBAPIError, asyncpg.PostgresError) as error:
         if (sqlstate_of(error) or "").startswith(UNSTORABLE):
             raise InvalidInputData("holds a value that can't be stored", ["body", "input_data"]) from None
         raise
     if missing := [job.id for job in jobs if job.id not in written]:
-        written |= {row.id: row.created_at for row in await connection.execute(_THERE, {"ids": missing})}
+        written |= {row[0]: row[1] for row in await execute(_THERE, {"ids": missing})}
     return [Accepted(job.id, job.workflow_name, written[job.id]) for job in jobs]
 
 

@@ -1,0 +1,118 @@
+"""What is asked at the same time is answered together: one statement or round trip for all, and no timer.
+
+Whatever is asked while a batch is under way goes with the next one, so that alone nobody waits, and under load a
+batch costs little more than one did.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from llm_service.errors import ServiceUnavailable
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+MOST_TOGETHER = 200
+MOST_BYTES = 4 * 1024 * 1024
+"""Of what `weigh` says; one that weighs more goes alone."""
+
+
+class _Place(Generic[Asked, Answer]):
+    """One question in line, and who is to hear the answer."""
+
+    __slots__ = ("answer", "asked")
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+
+class Together(Generic[Asked, Answer]):
+    """A line of questions of one kind.
+
+    `answer_all` answers as many as it is given, in their order. When it fails, all are told; but where only some
+    may be to blame (anything but `ServiceUnavailable`), the batch is halved until it is found who, so that one
+    bad question fails alone. `left_behind` is given what was answered to somebody who has left meanwhile.
+    """
+
+    def __init__(
+        self,
+        answer_all: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]],
+        *,
+        most: int = MOST_TOGETHER,
+        weigh: Callable[[Asked], int] = lambda _: 0,
+        left_behind: Callable[[Answer], Awaitable[None]] | None = None,
+    ) -> None:
+        self._answer_all = answer_all
+        self._most = most
+        self._weigh = weigh
+        self._left_behind = left_behind
+        self._line: deque[_Place[Asked, Answer]] = deque()
+        self._under_way: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """How many wait for the next batch."""
+        return len(self._line)
+
+    async def ask(self, asked: Asked) -> Answer:
+        """Ask, together with all others who do so now. A caller that is cancelled leaves the line."""
+        place = _Place[Asked, Answer](asked)
+        self._line.append(place)
+        if self._under_way is None:
+            # In a context of its own: what it logs belongs to no single caller.
+            self._under_way = asyncio.create_task(self._go(), context=contextvars.Context())
+        return await place.answer
+
+    async def close(self) -> None:
+        """Wait until everybody in line has their answer."""
+        while self._under_way is not None:
+            await asyncio.wait([self._under_way])
+
+    async def _go(self) -> None:
+        await asyncio.sleep(0)  # those who ask in the same turn of the loop come along
+        try:
+            while together := self._board():
+                await self._send(together)
+        finally:
+            self._under_way = None
+
+    def _board(self) -> list[_Place[Asked, Answer]]:
+        """The next of the line that still wait, as many as go together."""
+        together: list[_Place[Asked, Answer]] = []
+        weight = 0
+        while self._line and len(together) < self._most and weight < MOST_BYTES:
+            place = self._line.popleft()
+            if not place.answer.done():
+                together.append(place)
+                weight += self._weigh(place.asked)
+        return together
+
+    async def _send(self, together: Sequence[_Place[Asked, Answer]]) -> None:
+        try:
+            answers = await self._answer_all([place.asked for place in together])
+        except Exception as error:  # noqa: BLE001 - each caller raises it
+            if len(together) == 1 or isinstance(error, ServiceUnavailable):
+                _fail(together, error)
+                return
+        else:
+            await self._tell(together, answers)
+            return
+        half = len(together) // 2
+        await self._send(together[:half])
+        await self._send(together[half:])
+
+    async def _tell(self, together: Sequence[_Place[Asked, Answer]], answers: Sequence[Answer]) -> None:
+        for place, answer in zip(together, answers, strict=True):
+            if not place.answer.done():
+                place.answer.set_result(answer)
+            elif self._left_behind is not None:
+                await self._left_behind(answer)
+
+
+def _fail(together: Sequence[_Place[Asked, Answer]], error: Exception) -> None:
+    for place in together:
+        if not place.answer.done():
+            place.answer.set_exception(error)
