@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
@@ -77,7 +78,7 @@ class Runtime:
             budget=Budget(
                 calls=settings.max_calls_per_job,
                 tokens=settings.max_tokens_per_job,
-                cost_usd=settings.max_cost_per_job,
+                cost_usd=Decimal(str(settings.max_cost_per_job)),
             ),
         )
         self.reporter = Reporter(

@@ -59,7 +59,7 @@ class Together(Generic[Asked, Answer]):
 
     async def ask(self, asked: Asked) -> Answer:
         """Ask, together with all others who do so now. A caller that is cancelled leaves the line."""
-        place = _Place[Asked, Answer](asked)
+        place: _Place[Asked, Answer] = _Place(asked)
         self._line.append(place)
         if self._under_way is None:
             # In a context of its own: what it logs belongs to no single caller.

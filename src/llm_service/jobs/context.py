@@ -40,19 +40,19 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 
     calls: int = 0
     tokens: int = 0
-    cost_usd: float = 0
+    cost_usd: Decimal = Decimal(0)
 
     def check(self, spent: Spent) -> None:
         """Raise `BudgetExceeded` when there must be no further call."""
         limits = (
-            ("calls", Decimal(self.calls), Decimal(spent.calls)),
-            ("tokens", Decimal(self.tokens), Decimal(spent.tokens)),
-            ("USD", Decimal(str(self.cost_usd)), spent.cost_usd),
+            ("calls", self.calls, spent.calls),
+            ("tokens", self.tokens, spent.tokens),
+            ("USD", self.cost_usd, spent.cost_usd),
         )
         for what, most, used in limits:
             if most and used >= most:
                 raise BudgetExceeded(
-                    f"The job has used {used:f} {what} of {most:f}, and wanted another call."
+                    f"The job has used {Decimal(used):f} {what} of {Decimal(most):f}, and wanted another call."
                 )
 
 

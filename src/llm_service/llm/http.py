@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
@@ -85,6 +86,10 @@ class ModelServer:
         self._first_wait_s = first_wait_s
         self._pace = Pace()
 
+    @cached_property
+    def _proxy(self) -> str | None:
+        return proxy_for(self._url)
+
     async def post(self, payload: Mapping[str, Any], on_wait: OnWait = unheard) -> tuple[Any, int]:
         """Return the decoded answer and how many tries failed before it; tell of each failure that is waited for.
 
@@ -102,6 +107,11 @@ class ModelServer:
             raise ModelUnavailable(f"{self._label} is unavailable: {error}.") from None
 
     async def _post_patiently(self, body: bytes, patience: "_Patience") -> Any:
+        try:
+            return await self._post_once(body)
+        except _Transient as error:
+            first: _Transient | None = error
+        # The machinery of retries costs as much as a tenth of a call: it is set up for those that fail.
         async for attempt in stamina.retry_context(
             on=patience.wait,
             attempts=None,
@@ -111,6 +121,9 @@ class ModelServer:
             wait_jitter=2 * self._first_wait_s,
         ):
             with attempt:
+                if first is not None:
+                    failed, first = first, None
+                    raise failed
                 return await self._post_once(body)
         raise AssertionError("stamina yields until it returns or raises")
 
@@ -123,7 +136,7 @@ class ModelServer:
                     data=body,
                     headers=self._headers,
                     allow_redirects=False,
-                    proxy=proxy_for(self._url),
+                    proxy=self._proxy,
                 ) as response,
             ):
                 text = await _read_capped(response)

@@ -661,3 +661,23 @@ async def test_a_look_at_the_leases_does_not_take_an_ending_for_a_loss(
             while process.runtime.heartbeat.running:
                 await asyncio.sleep(0.01)
     assert STALE_WRITES._value.get() == stale
+
+
+async def test_a_claim_under_way_at_a_stop_is_given_back(
+    submit: Submit, settings: Settings, database_url: str, sql: asyncpg.Connection
+) -> None:
+    """Its job must not wait until a lease runs out that nobody holds."""
+    job_id = await submit()
+    other = await asyncpg.connect(database_url)
+    lock = other.transaction()
+    await lock.start()
+    await other.execute("UPDATE llm_workflow_jobs SET updated_at = now() WHERE id = $1", job_id)
+    async with working(settings) as process:
+        async with asyncio.timeout(5):
+            while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        await process.drain(0.0)
+        await lock.rollback()
+    await other.close()
+    row = await sql.fetchrow("SELECT status, attempt, claims FROM llm_workflow_jobs WHERE id = $1", job_id)
+    assert dict(row) == {"status": "pending", "attempt": 0, "claims": 1}
