@@ -16,6 +16,15 @@ class RequestRefused(RequestError):
     status = 403
 
 
+class ReaderCannotAct(RequestRefused):
+    """Something that changes the queue, asked for in a session that was opened with the reader's password."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "You are logged in for reading and can change nothing. Sign out, and log in with the admin password."
+        )
+
+
 class MatchesChanged(RequestError):
     """More jobs match than the admin was shown."""
 

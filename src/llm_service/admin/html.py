@@ -11,7 +11,7 @@ from litestar import MediaType, Request, Response
 
 from llm_service.admin.deeds import ACTIONS
 from llm_service.admin.query import LIMITS, STATUSES
-from llm_service.admin.sessions import is_signed_in, sessions_of
+from llm_service.admin.sessions import is_signed_in, may_act, sessions_of
 from llm_service.admin.view import FILTERS
 
 DEEDS = tuple(ACTIONS)
@@ -72,6 +72,7 @@ class Pages:
             "csrf_token": "" if token is None else sessions_of(request).csrf_token(token),
             "request_id": state.get("request_id", ""),
             "is_signed_in": is_signed_in(request),
+            "may_act": may_act(request),
         }
         body = self.render(template, **{**common, **context})
         return Response(body, status_code=status, headers=headers, media_type=MediaType.HTML)

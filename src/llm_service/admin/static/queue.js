@@ -117,7 +117,8 @@ explainMidnight();
 openInsight();
 rememberOrder();
 
-const selection = openSelection({
+const nothing = { clear() {}, show() {} };
+const selection = !byId("selection") ? nothing : openSelection({
   totalText: () => document.querySelectorAll(".showing b")[1]?.textContent ?? "0",
   onAction: (action, target, opener) =>
     askAndDo(action, target, opener, () => {
