@@ -12,6 +12,7 @@ from llm_service.admin.failures import page_at_the_door
 from llm_service.admin.guard import AdminGuard
 from llm_service.admin.html import Pages
 from llm_service.admin.model import Role
+from llm_service.admin.polling import Looks
 from llm_service.admin.routes import admin_router
 from llm_service.admin.sessions import Sessions
 from llm_service.api import health, job, jobs, workflow
@@ -75,7 +76,7 @@ def create_app(settings: Settings) -> Litestar:
             health.metrics,
             admin_router(),
         ],
-        state=State({"services": services, "pages": pages}),
+        state=State({"services": services, "pages": pages, "looks": Looks()}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),

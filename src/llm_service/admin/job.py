@@ -11,7 +11,8 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
-from llm_service.admin.html import etag_of, pages_of
+from llm_service.admin.html import etag_of, pages_of, wants_part
+from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import PageQuery, read_query
 from llm_service.admin.timeline import timeline_of
 from llm_service.admin.view import Row, row_of
@@ -46,6 +47,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
 async def show_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
     services = services_of(request)
     query = read_query(request.scope["query_string"].decode("ascii", "replace"))
+    if wants_part(request):
+        refuse_haste(request, f"job {job_id}")
     now = await services.database.clock.now()
     record = await _find(services, job_id)
     if record is None:

@@ -10,6 +10,7 @@ from litestar.response import Redirect
 
 from llm_service.admin.health import Health, look_at
 from llm_service.admin.html import etag_of, pages_of
+from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import PageQuery, read_query
 from llm_service.admin.view import Row, row_of
 from llm_service.api.services import Services, services_of
@@ -61,9 +62,14 @@ async def show_queue(request: Request[Any, Any, Any]) -> Response[Any]:
 
 @get("/queue/rows", include_in_schema=False)
 async def show_rows(request: Request[Any, Any, Any]) -> Response[Any]:
-    """What changes while one looks. 304 where it is what the page has. `part=all` brings the counts too."""
+    """What changes while one looks. 304 where it is what the page has. `part=all` brings the counts too.
+
+    429 where it is asked for more often than every 2 s for a while.
+    """
     query = read_query(_query_string(request))
     now = await services_of(request).database.clock.now()
+    # Each place further down is a view of its own: it is loaded once, by hand.
+    refuse_haste(request, f"rows {query.text()} {request.query_params.get('cursor', '')}")
     with_chips = request.query_params.get("part") == "all"
     listed, query = await _look(request, query, now, with_chips=with_chips)
     etag = etag_of(listed)

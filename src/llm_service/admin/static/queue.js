@@ -163,7 +163,7 @@ listenToKeys({
   j: () => move(1),
   k: () => move(-1),
   x: () => document.activeElement.closest?.("tr")?.querySelector(".pick input")?.click(),
-  r: () => live.soon(),
+  r: (event) => event.repeat || live.soon(),
   "/": () => {
     byId("f-action").closest("details").open = true;
     byId("f-action").focus();
