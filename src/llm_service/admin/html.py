@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import MediaType, Request, Response
 
 from llm_service.admin.deeds import ACTIONS
-from llm_service.admin.query import LIMITS, STATUSES
+from llm_service.admin.query import LIMITS, STATUSES, TIMES
 from llm_service.admin.sessions import is_signed_in, may_act, sessions_of
 from llm_service.admin.view import FILTERS
 
@@ -48,6 +48,7 @@ class Pages:
             static=lambda name: f"/admin/static/{self.version}/{name}",
             LIMITS=LIMITS,
             STATUSES=STATUSES,
+            TIMES={name: label for name, (label, _) in TIMES.items()},
             DEEDS=DEEDS,
         )
 
