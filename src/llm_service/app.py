@@ -11,6 +11,8 @@ from litestar.datastructures import State
 from llm_service.admin.failures import page_at_the_door
 from llm_service.admin.guard import AdminGuard
 from llm_service.admin.html import Pages
+from llm_service.admin.model import Role
+from llm_service.admin.polling import Looks
 from llm_service.admin.routes import admin_router
 from llm_service.admin.sessions import Sessions
 from llm_service.api import health, job, jobs, workflow
@@ -74,7 +76,7 @@ def create_app(settings: Settings) -> Litestar:
             health.metrics,
             admin_router(),
         ],
-        state=State({"services": services, "pages": pages}),
+        state=State({"services": services, "pages": pages, "looks": Looks()}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),
@@ -109,8 +111,10 @@ def open_services(settings: Settings) -> Services:
 
 def _sessions(services: Services) -> Sessions | None:
     """None without an admin password: then there is nothing at /admin."""
-    password = services.settings.admin_password
-    return None if password is None else Sessions(services.database, password)
+    settings = services.settings
+    given = {Role.ADMIN: settings.admin_password, Role.READER: settings.admin_reader_password}
+    passwords = {role: password for role, password in given.items() if password is not None}
+    return Sessions(services.database, passwords) if Role.ADMIN in passwords else None
 
 
 async def close_services(services: Services) -> None:

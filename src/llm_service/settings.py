@@ -79,6 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_allowed_hosts: tuple[str, ...] = ()
     encryption_keys: tuple[Secret, ...] = ()
     admin_password: Secret | None = None
+    admin_reader_password: Secret | None = None
     trusted_proxies: tuple[str, ...] = ()
     worker_concurrency: Count = 100
     webhook_concurrency: Count = 512
@@ -191,8 +192,22 @@ def _require(values: Mapping[str, Any]) -> None:
 def _check_secrets(values: Mapping[str, Any]) -> None:
     if any(len(secret) < MIN_SECRET for secret in values["api_secret"]):
         raise SettingsInvalid(f"LLM_SERVICE_API_SECRET: each secret needs at least {MIN_SECRET} characters.")
-    if 0 < len(values.get("admin_password", "")) < MIN_PASSWORD:
-        raise SettingsInvalid(f"LLM_SERVICE_ADMIN_PASSWORD needs at least {MIN_PASSWORD} characters.")
+    _check_passwords(values.get("admin_password", ""), values.get("admin_reader_password", ""))
+
+
+def _check_passwords(admin: str, reader: str) -> None:
+    """Of the queue page. One for readers alone opens nothing, and says so rather than seem to work."""
+    for name, password in (("ADMIN_PASSWORD", admin), ("ADMIN_READER_PASSWORD", reader)):
+        if 0 < len(password) < MIN_PASSWORD:
+            raise SettingsInvalid(f"{PREFIX}{name} needs at least {MIN_PASSWORD} characters.")
+    if reader and not admin:
+        raise SettingsInvalid(
+            "LLM_SERVICE_ADMIN_READER_PASSWORD needs LLM_SERVICE_ADMIN_PASSWORD beside it: that opens the page."
+        )
+    if reader and reader == admin:
+        raise SettingsInvalid(
+            "LLM_SERVICE_ADMIN_READER_PASSWORD must differ from LLM_SERVICE_ADMIN_PASSWORD: it is to open less."
+        )
 
 
 def _check_proxies(values: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.admin.conftest import PASSWORD, csrf_in, log_in
 
 from llm_service.admin.errors import TooManyTries
+from llm_service.admin.model import Role
 from llm_service.admin.sessions import FREE_TRIES, LONGEST_WAIT_S, MANY_TRIES, Sessions, refuse_haste
 from llm_service.admin.store import Tries
 from llm_service.db import Database
@@ -105,9 +106,9 @@ async def test_wrong_passwords_are_forgotten_after_a_while(
 async def test_many_tries_at_once_get_no_more_looks_than_one_after_another(
     database: Database, sql: asyncpg.Connection
 ) -> None:
-    sessions = Sessions(database, Secret(PASSWORD))
+    sessions = Sessions(database, {Role.ADMIN: Secret(PASSWORD)})
 
-    async def guess(number: int) -> str | None:
+    async def guess(number: int) -> object:
         try:
             return await sessions.open(f"guess {number}", peer="10.0.0.1")
         except TooManyTries:
@@ -148,9 +149,12 @@ def test_how_long_one_waits(of_peer: int, of_all: int, quiet_s: float, wait_s: i
 
 async def test_a_password_of_any_bytes_is_compared(database: Database) -> None:
     """compare_digest refuses text that is not ASCII; bytes it takes."""
-    sessions = Sessions(database, Secret("žluťoučký kůň 1"))
+    passwords = {Role.READER: Secret("žluťoučký kůň 3"), Role.ADMIN: Secret("žluťoučký kůň 1")}
+    sessions = Sessions(database, passwords)
     assert await sessions.open("žluťoučký kůň 2", peer="a") is None
-    token = await sessions.open("žluťoučký kůň 1", peer="a")
-    assert token is not None
-    assert await sessions.find(token) is not None
+    opened = await sessions.open("žluťoučký kůň 1", peer="a")
+    assert opened is not None
+    token, session = opened
+    assert await sessions.find(token) == session
+    assert session.role is Role.ADMIN
     assert await sessions.find(token + "x") is None

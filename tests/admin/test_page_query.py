@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_service.admin.query import LIMITS, STATUSES, PageQuery, read_query
+from llm_service.admin.query import LIMITS, STATUSES, TIMES, PageQuery, read_query
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 ANYONE = UUID("0190aaaa-0000-7000-8000-000000000001")
@@ -17,6 +17,7 @@ states = st.builds(
     PageQuery,
     status=st.sampled_from(sorted(STATUSES)),
     limit=st.sampled_from(sorted(LIMITS)),
+    time=st.sampled_from(sorted(TIMES)),
     action=st.none()
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=255),
     user=st.none()
@@ -44,6 +45,7 @@ def test_the_default_is_25_records_of_all_and_has_a_bare_address() -> None:
         ("limit=Yesterday", "Yesterday"),
         ("limit=7+days", "7 days"),
         ("status=broken", "broken"),
+        ("time=started", "started"),
         ("user_id=me", "me"),
         ("sort=desc", "sort"),
         ("after=now", "now"),
@@ -90,3 +92,25 @@ def test_the_words_name_every_filter() -> None:
         "status=failed&limit=Today&user=jane&action=generate+contacts&error=ModelTimeout"
     ).words()
     assert words == 'failed jobs of jane, action "generate contacts", error "ModelTimeout", since 00:00 UTC'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("limit=Today", "jobs, since 00:00 UTC"),
+        ("limit=Today&time=finished", "jobs, finished since 00:00 UTC"),
+        ("status=failed&time=finished", "failed jobs, by the time they finished"),
+        (
+            "time=finished&after=2026-03-01T00:00:00Z&before=2026-03-02T00:00:00Z",
+            "jobs, finished from 2026-03-01 00:00:00 UTC, before 2026-03-02 00:00:00 UTC",
+        ),
+    ],
+)
+def test_the_words_say_which_time_counts(text: str, words: str) -> None:
+    assert read_query(text).words() == words
+
+
+def test_the_time_that_counts_reaches_the_filters() -> None:
+    assert read_query("").filters(NOW).moment == "created_at"
+    assert read_query("time=created").url() == "/admin/queue"
+    assert read_query("time=finished&limit=Today").filters(NOW).moment == "completed_at"

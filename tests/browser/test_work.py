@@ -319,3 +319,58 @@ def test_the_theme_and_the_zone_are_remembered(month: Site, visitor: Visitor) ->
     page.reload()
     assert page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
     expect(page.locator(".facts time").first).to_contain_text("UTC+01:00")
+
+
+def test_s30_no_interval_that_a_browser_keeps_or_a_page_is_given_goes_below_2_s(
+    month: Site, visitor: Visitor
+) -> None:
+    page = visitor.open(month, "/admin/queue")
+    page.clock.install()
+    page.evaluate("localStorage.setItem('llm-queue.live', '0.001')")
+    page.reload()
+    settle(page)
+    expect(page.locator("#live")).to_have_value("5")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/rows" in request.url else None)
+    page.evaluate("""() => {
+        const live = document.getElementById('live');
+        live.append(new Option('fast', '0.001'));
+        live.value = '0.001';
+        live.dispatchEvent(new Event('change'));
+    }""")
+    for _ in range(10):
+        page.clock.run_for(1_000)
+        page.wait_for_timeout(50)
+    assert 1 <= len(asked) <= 5
+    poll = page.locator("script[type=module]").get_attribute("src").replace("queue.js", "poll.js")
+    spaced = page.evaluate(
+        "address => import(address).then(({ spaced }) => [0.1, 1999, 2000, 5000, 0, -1, NaN].map(spaced))",
+        poll,
+    )
+    assert spaced == [2000, 2000, 2000, 5000, 0, 0, 0]
+    page.evaluate("localStorage.clear()")
+
+
+def test_s30_a_page_that_is_refused_comes_again_when_it_was_told_to(month: Site, visitor: Visitor) -> None:
+    page = visitor.open(month, "/admin/queue?limit=50")
+    page.clock.install()
+    page.reload()
+    settle(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/rows" in request.url else None)
+    page.route(
+        "**/admin/queue/rows**",
+        lambda route: route.fulfill(
+            status=429,
+            json={"detail": {"error": "PollingTooFast", "message": "too often"}},
+            headers={"retry-after": "40"},
+        ),
+    )
+    with page.expect_response("**/admin/queue/rows**"):
+        page.clock.run_for(6_000)
+    page.wait_for_timeout(100)
+    page.clock.run_for(35_000)
+    assert len(asked) == 1
+    with page.expect_request("**/admin/queue/rows**"):
+        page.clock.run_for(10_000)
+    visitor.complaints.clear()  # the browser notes each 429

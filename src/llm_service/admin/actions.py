@@ -87,7 +87,8 @@ async def preview_action(request: Request[Any, Any, Any]) -> ActionPreview:
     for part in matching.parts:
         page = await listing.page(database, part, limit=SAMPLE, count="none")
         rows += page.rows
-    rows.sort(key=lambda row: (row.created_at, row.id), reverse=True)
+    moment = matching.filters.moment
+    rows.sort(key=lambda row: (getattr(row, moment), row.id), reverse=True)
     return _preview(count, f"{action.verb} {_jobs(count)}: {matching.words}", now, rows, cost)
 
 

@@ -118,13 +118,13 @@ ACTIONS = {
 
 
 class Matching(NamedTuple):
-    """All jobs that the page's filters show and the action is for, as of `until`. `text` is the page's query string."""
+    """All jobs that the page's filters show and the action is for, as of a moment. `text` is the page's query string."""
 
     action: Action
     text: str
     words: str
+    filters: JobFilters
     parts: list[JobFilters]
-    until: datetime
 
 
 def matching(action: str, text: str, until: datetime) -> Matching:
@@ -136,9 +136,8 @@ def matching(action: str, text: str, until: datetime) -> Matching:
     if query.notices:
         raise ValidationError(" ".join(query.notices), ["body", "filter"])
     filters = query.filters(until)
-    before = min(until, filters.created_before or until)
-    filters = msgspec.structs.replace(filters, created_before=before)
-    return Matching(found, text, query.words(), selection.parts(filters, found.states), until)
+    filters = msgspec.structs.replace(filters, before=min(until, filters.before or until))
+    return Matching(found, text, query.words(), filters, selection.parts(filters, found.states))
 
 
 async def refuse_growth(doer: Doer, wanted: Matching, expected: int) -> int:
@@ -208,7 +207,7 @@ async def _batches(
             place = None
             if page.rows:
                 last = page.rows[-1]
-                cursor = Cursor.after(last.created_at, last.id, b"")
+                cursor = Cursor.after(getattr(last, part.moment), last.id, b"")
                 place = f"{part.status}:{cursor.text()}"
             yield page.rows, place if has_more or index < len(parts) - 1 else None
         cursor = None

@@ -1,7 +1,8 @@
 """Stands before everything under /admin, whether a route answers there or not: who comes in, and what goes out.
 
 In: a session, except for the login and the static files; for what changes something, also a token that only our
-own pages know, and no sign of another site. Out: the headers that keep foreign script and foreign frames away.
+own pages know, no sign of another site, and a session that may act. Out: the headers that keep foreign script and
+foreign frames away.
 """
 
 import re
@@ -16,7 +17,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from llm_service.admin.errors import RequestRefused, SessionNeeded
-from llm_service.admin.sessions import Sessions, new_token
+from llm_service.admin.sessions import Sessions, new_token, refuse_reader
 from llm_service.api.errors import envelope
 from llm_service.errors import BodyTooLarge, RequestError, RouteNotFound, ServiceUnavailable
 
@@ -24,6 +25,8 @@ ADMIN = "/admin"
 LOGIN = re.compile(r"/admin/?")
 STATIC = re.compile(r"/admin/static(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+COMING_AND_GOING = frozenset({"/admin", "/admin/", "/admin/logout"})
+"""Where a reader may post."""
 MAX_FORM = 64 * 1024
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 CSRF_HEADER = b"x-csrf-token"
@@ -91,6 +94,9 @@ class AdminGuard:
             if is_fetch(scope):
                 raise SessionNeeded
             raise _ToLogin(login_address(scope))
+        # By method and not by route: a new one is closed to readers until it is listed.
+        if session is not None and scope["method"] not in READING and scope["path"] not in COMING_AND_GOING:
+            refuse_reader(session, scope["method"], scope["path"])
         return receive
 
     async def _check_csrf(self, sessions: Sessions, scope: Any, receive: Receive) -> Receive:

@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import MediaType, Request, Response
 
 from llm_service.admin.deeds import ACTIONS
-from llm_service.admin.query import LIMITS, STATUSES
-from llm_service.admin.sessions import is_signed_in, sessions_of
+from llm_service.admin.query import LIMITS, STATUSES, TIMES
+from llm_service.admin.sessions import is_signed_in, may_act, sessions_of
 from llm_service.admin.view import FILTERS
 
 DEEDS = tuple(ACTIONS)
@@ -48,6 +48,7 @@ class Pages:
             static=lambda name: f"/admin/static/{self.version}/{name}",
             LIMITS=LIMITS,
             STATUSES=STATUSES,
+            TIMES={name: label for name, (label, _) in TIMES.items()},
             DEEDS=DEEDS,
         )
 
@@ -72,6 +73,7 @@ class Pages:
             "csrf_token": "" if token is None else sessions_of(request).csrf_token(token),
             "request_id": state.get("request_id", ""),
             "is_signed_in": is_signed_in(request),
+            "may_act": may_act(request),
         }
         body = self.render(template, **{**common, **context})
         return Response(body, status_code=status, headers=headers, media_type=MediaType.HTML)

@@ -8,6 +8,7 @@ from litestar import Request, Response, get
 
 from llm_service.admin.charts import bars_of, scale_of
 from llm_service.admin.html import pages_of
+from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import read_query
 from llm_service.api.services import services_of
 from llm_service.errors import ValidationError
@@ -28,6 +29,7 @@ async def show_insight(request: Request[Any, Any, Any]) -> Response[Any]:
     """The chart of jobs over time; with `part=all` also who failed, who used what, and how long it took."""
     database = services_of(request).database
     query = read_query(request.scope["query_string"].decode("ascii", "replace"))
+    refuse_haste(request, f"insight {query.text()}")
     now = await database.clock.now()
     window = insight.chart_window(query.filters(now), now)
     wants_all = request.query_params.get("part") == "all"

@@ -11,7 +11,8 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.params import FromPath
 
-from llm_service.admin.html import etag_of, pages_of
+from llm_service.admin.html import etag_of, pages_of, wants_part
+from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import PageQuery, read_query
 from llm_service.admin.timeline import timeline_of
 from llm_service.admin.view import Row, row_of
@@ -46,6 +47,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
 async def show_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Response[Any]:
     services = services_of(request)
     query = read_query(request.scope["query_string"].decode("ascii", "replace"))
+    if wants_part(request):
+        refuse_haste(request, f"job {job_id}")
     now = await services.database.clock.now()
     record = await _find(services, job_id)
     if record is None:
@@ -98,7 +101,7 @@ async def _around(services: Services, job: Any, now: datetime) -> Around:
     rows: list[Row] = []
     link = None
     if any(value is not None for value in whose.values()):
-        filters = JobFilters(created_after=after, created_before=before, **whose)
+        filters = JobFilters(after=after, before=before, **whose)
         page, failed = await asyncio.gather(
             listing.page(services.database, filters, limit=NEIGHBOURS + 1, count="none"),
             _same_error(services, job, now),
@@ -112,7 +115,9 @@ async def _around(services: Services, job: Any, now: datetime) -> Around:
         failed = await _same_error(services, job, now)
     same, capped = failed
     error_link = (
-        PageQuery(status="failed", limit="Today", error=job.error_code).url() if job.error_code else None
+        PageQuery(status="failed", limit="Today", time="finished", error=job.error_code).url()
+        if job.error_code
+        else None
     )
     return Around(rows=rows, link=link, same_error=same, same_error_capped=capped, same_error_link=error_link)
 
@@ -121,7 +126,8 @@ async def _same_error(services: Services, job: Any, now: datetime) -> tuple[int,
     """How many jobs failed with this job's code today, this one among them if it did."""
     if job.error_code is None:
         return 0, False
-    filters = JobFilters(status="failed", error_code=job.error_code, window=LimitResults.parse("Today", now))
+    today = LimitResults.parse("Today", now)
+    filters = JobFilters(status="failed", error_code=job.error_code, window=today, moment="completed_at")
     page = await listing.page(services.database, filters, limit=1)
     return page.total or 0, page.total_is_capped
 

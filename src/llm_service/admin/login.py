@@ -32,22 +32,24 @@ async def login(request: Request[Any, Any, Any]) -> Response[Any]:
     earlier: str | None = request.scope["state"]["admin_token"]
     peer = request.client.host if request.client is not None else ""
     try:
-        token = await sessions_of(request).open(
+        opened = await sessions_of(request).open(
             str(form.get("password") or ""), peer=peer, instead_of=earlier
         )
     except RequestError as error:
         return _form(request, wanted, status=error.status, error=error.message, headers=error.headers)
-    if token is None:
+    if opened is None:
         log.warning("wrong admin password", peer=peer)
         return _form(request, wanted, status=401, error=WRONG)
-    log.info("admin logged in", peer=peer)
+    token, session = opened
+    log.info("admin logged in", peer=peer, session=session.name, role=session.role.value)
     return Redirect(wanted, status_code=303, headers={"Set-Cookie": set_cookie(request.scope, token)})
 
 
 @post("/logout", include_in_schema=False)
 async def logout(request: Request[Any, Any, Any]) -> Response[Any]:
     await sessions_of(request).close(request.scope["state"]["admin_token"])
-    log.info("admin logged out", session=session_of(request).name)
+    session = session_of(request)
+    log.info("admin logged out", session=session.name, role=session.role.value)
     return Redirect("/admin", status_code=303, headers={"Set-Cookie": set_cookie(request.scope, None)})
 
 

@@ -1,5 +1,6 @@
 """The tables of the queue page: who is logged in, who tried in vain, what was done."""
 
+import enum
 from datetime import datetime
 from uuid import UUID
 
@@ -18,13 +19,23 @@ __all__ = [
 ]  # with Base: all tables are in its metadata then
 
 
+class Role(enum.StrEnum):
+    """What a session may do: that of the password it was opened with."""
+
+    ADMIN = "admin"
+    """Sees everything and does what the page can do."""
+    READER = "reader"
+    """Sees the same and changes nothing."""
+
+
 class AdminSession(Base):
     """A browser that is logged in. The token itself is in its cookie alone."""
 
     __tablename__ = "llm_admin_sessions"
 
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)
-    """SHA-256 of the token, keyed with the password: a new password ends every session."""
+    """SHA-256 of the token, keyed with the role's password: a new password ends every session of its role."""
+    role: Mapped[str] = mapped_column(String(16), server_default=text("'admin'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """Moved on at most once a minute."""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from llm_service.jobs.filters import STATUS_FILTERS, JobFilters
+from llm_service.jobs.filters import STATUS_FILTERS, JobFilters, Moment
 from llm_service.jobs.limit_results import LimitResults
 
 QUEUE = "/admin/queue"
@@ -37,6 +37,12 @@ STATUSES = {
 }
 """The values of `status` and their labels; `running` is pending or processing."""
 
+TIMES: dict[str, tuple[str, Moment]] = {
+    "created": ("Created", "created_at"),
+    "finished": ("Finished", "completed_at"),
+}
+"""The values of `time`, their labels, and the moment of a job that windows, charts and order go by then."""
+
 TEXTS = {"action": 255, "user": 255, "workflow": 100, "error": 50}
 """The exact-match filters on text and the longest value of each."""
 
@@ -50,6 +56,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     status: str = "all"
     limit: str = "25"
+    time: str = "created"
     action: str | None = None
     user: str | None = None
     user_id: UUID | None = None
@@ -83,9 +90,10 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
             action=self.action,
             workflow_name=self.workflow,
             error_code=self.error,
-            created_after=self.after,
-            created_before=self.before,
+            after=self.after,
+            before=self.before,
             window=LimitResults.parse(self.limit, now),
+            moment=TIMES[self.time][1],
         )
 
     def words(self) -> str:
@@ -102,13 +110,17 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
         ):
             if value is not None:
                 parts.append(f'{name} "{value}"')
-        if self.is_window:
-            parts.append(_SINCE[self.limit])
+        return ", ".join([*parts, *self._times()])
+
+    def _times(self) -> list[str]:
+        times = [_SINCE[self.limit]] if self.is_window else []
         if self.after is not None:
-            parts.append(f"from {self.after:%Y-%m-%d %H:%M:%S} UTC")
+            times.append(f"from {self.after:%Y-%m-%d %H:%M:%S} UTC")
         if self.before is not None:
-            parts.append(f"before {self.before:%Y-%m-%d %H:%M:%S} UTC")
-        return ", ".join(parts)
+            times.append(f"before {self.before:%Y-%m-%d %H:%M:%S} UTC")
+        if self.time == "created":
+            return times
+        return [f"finished {times[0]}", *times[1:]] if times else ["by the time they finished"]
 
     def text(self, **changes: Any) -> str:
         """The query string of this state with `changes` applied; defaults are left out. None resets a name."""
@@ -131,7 +143,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **given, notices=())
 
 
-_NAMES = ("status", "limit", "action", "user", "user_id", "workflow", "error", "after", "before", "q")
+_NAMES = ("status", "limit", "time", "action", "user", "user_id", "workflow", "error", "after", "before", "q")
 _DEFAULTS: dict[str, Any] = {
     name: default
     for name, default in zip(PageQuery.__struct_fields__, PageQuery.__struct_defaults__, strict=True)
@@ -172,6 +184,7 @@ _PASSED_OVER = frozenset({"cursor", "csrf_token", "part"})
 _LABELS = {
     "status": "Status",
     "limit": "Limit results",
+    "time": "Time",
     "action": "Action",
     "user": "User",
     "user_id": "User id",
@@ -184,6 +197,7 @@ _LABELS = {
 _HELP = {
     "status": f"Possible are {', '.join(STATUSES)}.",
     "limit": f"Possible are {', '.join(LIMITS)}.",
+    "time": f"Possible are {', '.join(TIMES)}.",
     "user_id": "It must be a UUID.",
     "q": "A job is found by its whole id, a UUID.",
     "after": "It must be a time such as 2026-01-31T00:00:00Z.",
@@ -196,6 +210,8 @@ def _read(name: str, raw: str) -> Any | None:
         return raw if raw in STATUS_FILTERS else None
     if name == "limit":
         return raw if raw in LIMITS else None
+    if name == "time":
+        return raw if raw in TIMES else None
     if name in ("user_id", "q"):
         return _uuid(raw.strip())
     if name in ("after", "before"):

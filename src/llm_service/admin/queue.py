@@ -10,12 +10,14 @@ from litestar.response import Redirect
 
 from llm_service.admin.health import Health, look_at
 from llm_service.admin.html import etag_of, pages_of
+from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import PageQuery, read_query
 from llm_service.admin.view import Row, row_of
 from llm_service.api.services import Services, services_of
 from llm_service.errors import InvalidCursor, ServiceUnavailable
 from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.store import insight, listing
+from llm_service.jobs.store.listing import JobRow
 
 CHIPS = {
     "all": ("all",),
@@ -61,8 +63,13 @@ async def show_queue(request: Request[Any, Any, Any]) -> Response[Any]:
 
 @get("/queue/rows", include_in_schema=False)
 async def show_rows(request: Request[Any, Any, Any]) -> Response[Any]:
-    """What changes while one looks. 304 where it is what the page has. `part=all` brings the counts too."""
+    """What changes while one looks. 304 where it is what the page has. `part=all` brings the counts too.
+
+    429 where it is asked for more often than every 2 s for a while.
+    """
     query = read_query(_query_string(request))
+    # Each place further down is a view of its own: it is loaded once, by hand.
+    refuse_haste(request, f"rows {query.text()} {request.query_params.get('cursor', '')}")
     now = await services_of(request).database.clock.now()
     with_chips = request.query_params.get("part") == "all"
     listed, query = await _look(request, query, now, with_chips=with_chips)
@@ -97,12 +104,16 @@ async def _look(
         rows=[row_of(job, now) for job in page.rows],
         total=page.total or 0,
         capped=page.total_is_capped,
-        next_cursor=None if last is None else Cursor.after(last.created_at, last.id, fingerprint).text(),
+        next_cursor=None if last is None else _place_of(last, filters, fingerprint),
         is_first=cursor is None,
         chips=chips,
         health=health,
     )
     return listed, query
+
+
+def _place_of(job: JobRow, filters: JobFilters, fingerprint: bytes) -> str:
+    return Cursor.after(getattr(job, filters.moment), job.id, fingerprint).text()
 
 
 def _cursor(

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llm_service.admin.model import Role
 from llm_service.db import Database
 
 IDLE = "12 hours"
@@ -43,10 +43,10 @@ _FORGET = (
     sa.text("DELETE FROM llm_admin_sessions WHERE expires_at <= now()"),
 )
 _OPEN = sa.text(f"""
-INSERT INTO llm_admin_sessions (token_hash, expires_at) VALUES (:token_hash, now() + interval '{IDLE}')
-RETURNING created_at
+INSERT INTO llm_admin_sessions (token_hash, role, expires_at)
+VALUES (:token_hash, :role, now() + interval '{IDLE}')
 """)  # noqa: S608 - a constant
-_CLOSE = sa.text("DELETE FROM llm_admin_sessions WHERE token_hash = :token_hash")
+_CLOSE = sa.text("DELETE FROM llm_admin_sessions WHERE token_hash = ANY(CAST(:token_hashes AS bytea[]))")
 
 
 class LoginTurn:
@@ -62,15 +62,13 @@ class LoginTurn:
     async def wrong(self) -> None:
         await self._connection.execute(_WRONG, self._peer)
 
-    async def right(self, token_hash: bytes, *, instead_of: bytes | None) -> datetime:
+    async def right(self, token_hash: bytes, role: Role, *, instead_of: Sequence[bytes]) -> None:
         """Open a session, now; the browser's earlier one ends."""
         await self._connection.execute(_FORGET_PEER, self._peer)
         for statement in _FORGET:
             await self._connection.execute(statement)
-        if instead_of is not None:
-            await self._connection.execute(_CLOSE, {"token_hash": instead_of})
-        opened: datetime = (await self._connection.execute(_OPEN, {"token_hash": token_hash})).scalar_one()
-        return opened
+        await self._connection.execute(_CLOSE, {"token_hashes": list(instead_of)})
+        await self._connection.execute(_OPEN, {"token_hash": token_hash, "role": role.value})
 
 
 @asynccontextmanager
@@ -87,24 +85,27 @@ async def login_turn(database: Database, peer: str) -> AsyncIterator[LoginTurn |
 _FIND = sa.text(f"""
 WITH seen AS (
     UPDATE llm_admin_sessions SET last_seen_at = now(), expires_at = now() + interval '{IDLE}'
-     WHERE token_hash = :token_hash AND expires_at > now() AND last_seen_at < now() - interval '1 minute'
+     WHERE token_hash = ANY(CAST(:token_hashes AS bytea[]))
+       AND expires_at > now() AND last_seen_at < now() - interval '1 minute'
 )
-SELECT created_at FROM llm_admin_sessions WHERE token_hash = :token_hash AND expires_at > now()
+SELECT token_hash, role FROM llm_admin_sessions
+ WHERE token_hash = ANY(CAST(:token_hashes AS bytea[])) AND expires_at > now()
 """)  # noqa: S608 - a constant
 
 
-async def find_session(database: Database, token_hash: bytes) -> datetime | None:
-    """When the session was opened; None where there is none, or no more. Finding it keeps it alive."""
+async def find_session(database: Database, token_hashes: Sequence[bytes]) -> tuple[bytes, str] | None:
+    """Hash and role of the session that has one of these hashes; None where there is none, or no more.
+
+    Finding it keeps it alive.
+    """
     async with database.statement() as connection:
-        created_at: datetime | None = (
-            await connection.execute(_FIND, {"token_hash": token_hash})
-        ).scalar_one_or_none()
-    return created_at
+        row = (await connection.execute(_FIND, {"token_hashes": list(token_hashes)})).one_or_none()
+    return None if row is None else (row[0], row[1])
 
 
-async def close_session(database: Database, token_hash: bytes) -> None:
+async def close_session(database: Database, token_hashes: Sequence[bytes]) -> None:
     async with database.statement() as connection:
-        await connection.execute(_CLOSE, {"token_hash": token_hash})
+        await connection.execute(_CLOSE, {"token_hashes": list(token_hashes)})
 
 
 # --- audit ------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
@@ -46,13 +46,14 @@ def read_jobs_query(params: MultiDict[str], now: datetime) -> JobsQuery:
     limit_results = given.get("limit_results", "")
     window = LimitResults.parse(limit_results, now)
     after, before = _time_range(given, window)
+    exact: dict[str, Any] = {name: given[name] for name in _LENGTHS if given.get(name)}
     filters = JobFilters(
         status=_status(given),
         user_id=_user_id(given.get("user_id")),
-        created_after=after,
-        created_before=before,
+        after=after,
+        before=before,
         window=window,
-        **{name: given[name] for name in _LENGTHS if given.get(name)},
+        **exact,
     )
     fingerprint = filters.fingerprint(limit_results)
     return JobsQuery(

@@ -6,7 +6,7 @@ A new filter goes here (a field and its clause), into the handler of `GET /jobs`
 import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 from uuid import UUID
 
 import msgspec
@@ -25,11 +25,17 @@ STATUS_FILTERS: dict[str, tuple[JobStatus, ...]] = {
 }
 """What `status=` accepts, and the states that it stands for; empty: no condition."""
 
+Moment = Literal["created_at", "completed_at"]
+"""Which moment of a job its time is: what windows and ranges look at, and what a list is ordered by."""
+
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
-    """All conditions are AND-ed; None means any. The time range is half-open: after <= created_at < before."""
+    """All conditions are AND-ed; None means any. The time range is half-open: after <= the job's time < before.
+
+    By `completed_at` there are only jobs that have ended. The jobs API asks by `created_at` alone.
+    """
 
     status: str = "all"
     user_id: UUID | None = None
@@ -37,24 +43,33 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None = None
     workflow_name: str | None = None
     error_code: str | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    after: datetime | None = None
+    before: datetime | None = None
     window: LimitResults = LimitResults()
+    moment: Moment = "created_at"
+
+    @property
+    def column(self) -> InstrumentedAttribute[Any]:
+        """The column that holds a job's time."""
+        return getattr(WorkflowJob, self.moment)  # type: ignore[no-any-return]
 
     def clauses(self) -> list[sa.ColumnElement[bool]]:
-        job = WorkflowJob
-        conditions = [*self.window.clauses(job.created_at), *self._status_clauses()]
-        conditions += [_is(getattr(job, name), getattr(self, name)) for name in self._equalities()]
-        if self.created_after is not None:
-            conditions.append(job.created_at >= self.created_after)
-        if self.created_before is not None:
-            conditions.append(job.created_at < self.created_before)
+        conditions = [*self.window.clauses(self.column), *self._status_clauses()]
+        conditions += [_is(getattr(WorkflowJob, name), getattr(self, name)) for name in self._equalities()]
+        if self.moment == "completed_at":
+            conditions.append(self.column.is_not(None))
+        if self.after is not None:
+            conditions.append(self.column >= self.after)
+        if self.before is not None:
+            conditions.append(self.column < self.before)
         return conditions
 
     def _status_clauses(self) -> list[sa.ColumnElement[bool]]:
         states = STATUS_FILTERS[self.status]
         if not states:
             return []
+        if self.moment == "completed_at" and set(states) <= set(UNFINISHED):
+            return [sa.false()]  # said, since the planner does not know that these have no end
         status = WorkflowJob.status
         if self._leading() == "status":
             return [_is(status, states[0].value)]
@@ -69,7 +84,7 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
         used it would read the whole list backwards. With a filter's column leading the order, and a condition
         that does not tell the planner of the one value, only the index of that column is in order.
         """
-        newest_first: list[sa.ColumnElement[Any]] = [WorkflowJob.created_at.desc(), WorkflowJob.id.desc()]
+        newest_first: list[sa.ColumnElement[Any]] = [self.column.desc(), WorkflowJob.id.desc()]
         leading = self._leading()
         return newest_first if leading is None else [getattr(WorkflowJob, leading), *newest_first]
 
@@ -86,10 +101,10 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
 
     def fingerprint(self, limit_results: str) -> bytes:
         """Eight bytes that differ when the question differs. A window counts as its words, not as its start."""
-        question: list[Any] = [
-            limit_results,
-            *(getattr(self, name) for name in self.__struct_fields__ if name != "window"),
-        ]
+        names = [name for name in self.__struct_fields__ if name not in {"window", "moment"}]
+        question: list[Any] = [limit_results, *(getattr(self, name) for name in names)]
+        if self.moment != "created_at":
+            question.append(self.moment)  # cursors from before there was a choice go on being good
         return hashlib.blake2b(msgspec.json.encode(question), digest_size=8).digest()
 
 
@@ -105,8 +120,8 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     fingerprint: bytes
 
     @classmethod
-    def after(cls, created_at: datetime, job_id: UUID, fingerprint: bytes) -> Self:
-        return cls((created_at - EPOCH) // timedelta(microseconds=1), job_id.bytes, fingerprint)
+    def after(cls, moment: datetime, job_id: UUID, fingerprint: bytes) -> Self:
+        return cls((moment - EPOCH) // timedelta(microseconds=1), job_id.bytes, fingerprint)
 
     @classmethod
     def parse(cls, text: str, fingerprint: bytes) -> Self:
@@ -132,8 +147,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     def position(self) -> tuple[datetime, UUID]:
         return EPOCH + timedelta(microseconds=self.microseconds), UUID(bytes=self.job_id)
 
-    def clause(self) -> sa.ColumnElement[bool]:
-        created_at, job_id = self.position
-        return sa.tuple_(WorkflowJob.created_at, WorkflowJob.id) < sa.tuple_(
-            sa.literal(created_at), sa.literal(job_id)
-        )
+    def clause(self, column: InstrumentedAttribute[Any]) -> sa.ColumnElement[bool]:
+        """What comes after this place in a list that is ordered by a time."""
+        moment, job_id = self.position
+        return sa.tuple_(column, WorkflowJob.id) < sa.tuple_(sa.literal(moment), sa.literal(job_id))

@@ -1,6 +1,6 @@
 """LimitResults: the `limit_results` parameter as a value, a record count or a time window.
 
-`25` is a number of records; `Today`, `7 Days` and `30 Days` are windows on the indexed `created_at`.
+`25` is a number of records; `Today`, `7 Days` and `30 Days` are windows on an indexed time of the job.
 """
 
 import re
@@ -49,9 +49,9 @@ class LimitResults(msgspec.Struct, frozen=True):
         """The page size in force: a count overrides what was requested, a window leaves it alone."""
         return requested if self.count is None else self.count
 
-    def clauses(self, created_at: InstrumentedAttribute[datetime]) -> list[ColumnElement[bool]]:
-        """The conditions on `created_at`, ready for an index on it: none for a count."""
-        return [] if self.since is None else [created_at >= self.since]
+    def clauses(self, column: InstrumentedAttribute[datetime]) -> list[ColumnElement[bool]]:
+        """The conditions on a time, ready for an index on it: none for a count."""
+        return [] if self.since is None else [column >= self.since]
 
 
 def _count(digits: str) -> int:

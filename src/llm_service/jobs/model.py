@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0011"
 """The migration that these tables are the result of."""
 
 
@@ -119,6 +119,26 @@ class WorkflowJob(Base):
             "status",
             "run_after",
             postgresql_where=text("status IN ('pending', 'processing')"),
+        ),
+        # The same lists by the time of the end. No row is in there before its end: submit and claim pay nothing.
+        *(
+            Index(
+                f"idx_workflow_jobs_finished{name}",
+                *leading,
+                text("completed_at DESC"),
+                text("id DESC"),
+                *trailing,
+                postgresql_where=text("completed_at IS NOT NULL" + condition),
+            )
+            for name, leading, trailing, condition in (
+                ("", (), (), ""),
+                ("_status", ("status",), (), ""),
+                ("_error_code", ("error_code",), (), " AND error_code IS NOT NULL"),
+                *(
+                    (f"_{name}", (name,), ("status",), "")
+                    for name in ("user_id", "username", "action", "workflow_name")
+                ),
+            )
         ),
         {"postgresql_with": {"fillfactor": "90"}},
     )

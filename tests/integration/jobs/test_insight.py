@@ -13,6 +13,7 @@ from tests.integration.jobs.test_query_plans import (
     BUSY,
     GONE,
     JOBS,
+    MOMENTS,
     RARE,
     ROWS,
     plan_of,
@@ -21,7 +22,7 @@ from tests.integration.jobs.test_query_plans import (
 )
 
 from llm_service.db import Database
-from llm_service.jobs.filters import JobFilters
+from llm_service.jobs.filters import JobFilters, Moment
 from llm_service.jobs.limit_results import LimitResults
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.store import insight, listing, selection
@@ -52,14 +53,14 @@ async def rows(year: Database) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-def window_of(limit: str, choice: dict[str, Any], now: datetime) -> Window:
-    return chart_window(JobFilters(window=LimitResults.parse(limit, now), **choice), now)
+def window_of(limit: str, choice: dict[str, Any], now: datetime, moment: Moment = "created_at") -> Window:
+    return chart_window(JobFilters(window=LimitResults.parse(limit, now), moment=moment, **choice), now)
 
 
 def condition(window: Window, *, without: str = "") -> tuple[str, list[Any]]:
     """The window as a person would write it."""
     filters = window.filters
-    parts, values = ["created_at >= $1"], [window.since]
+    parts, values = [f"{filters.moment} >= $1"], [window.since]
     for name in ("user_id", "username", "action", "workflow_name", "error_code"):
         if (value := getattr(filters, name)) is not None and name != without:
             values.append(value)
@@ -76,16 +77,18 @@ def condition(window: Window, *, without: str = "") -> tuple[str, list[Any]]:
 # --- the numbers ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("limit", WINDOWS)
-async def test_counts_are_the_totals_of_the_lists(year: Database, limit: str) -> None:
+async def test_counts_are_the_totals_of_the_lists(year: Database, limit: str, moment: Moment) -> None:
     now = await year.clock.now()
     for choice in CHOICES:
-        filters = JobFilters(window=LimitResults.parse(limit, now), **choice)
+        filters = JobFilters(window=LimitResults.parse(limit, now), moment=moment, **choice)
         counted = await insight.counts(year, filters)
         assert set(counted) == {"all", *(status.value for status in JobStatus)}
         for status, count in counted.items():
             of_status = JobFilters(
                 window=filters.window,
+                moment=moment,
                 status=status,
                 **{k: v for k, v in choice.items() if k != "status"},
             )
@@ -100,18 +103,19 @@ async def test_counts_are_capped_and_say_so(year: Database) -> None:
     assert 9_000 < counted["failed"].value < COUNT_CAP + 1 or counted["failed"].is_capped
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("limit", WINDOWS)
 async def test_throughput_is_that_of_plain_sql_and_adds_up_to_the_total(
-    year: Database, rows: asyncpg.Connection, limit: str
+    year: Database, rows: asyncpg.Connection, limit: str, moment: Moment
 ) -> None:
     now = await year.clock.now()
     for choice in CHOICES:
-        window = window_of(limit, choice, now)
+        window = window_of(limit, choice, now, moment)
         buckets = await insight.throughput(year, window)
         where, values = condition(window)
         unit = window.bucket
         found = await rows.fetch(
-            f"SELECT date_trunc('{unit}', created_at) AS start, status, count(*) AS n FROM {JOBS} "
+            f"SELECT date_trunc('{unit}', {moment}) AS start, status, count(*) AS n FROM {JOBS} "
             f"WHERE {where} GROUP BY 1, 2",
             *values,
         )
@@ -125,13 +129,14 @@ async def test_throughput_is_that_of_plain_sql_and_adds_up_to_the_total(
         assert sum(bucket.total for bucket in buckets) == total, choice
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("limit", WINDOWS)
 async def test_failures_and_users_are_those_of_plain_sql(
-    year: Database, rows: asyncpg.Connection, limit: str
+    year: Database, rows: asyncpg.Connection, limit: str, moment: Moment
 ) -> None:
     now = await year.clock.now()
     for choice in CHOICES:
-        window = window_of(limit, choice, now)
+        window = window_of(limit, choice, now, moment)
         anything, values = condition(window, without="status")
         found = await rows.fetch(
             f"SELECT action, count(*) AS n, count(*) FILTER (WHERE status = 'failed') AS failed FROM {JOBS} "
@@ -245,9 +250,9 @@ def test_without_a_beginning_the_window_is_seven_days() -> None:
     window = chart_window(JobFilters(window=LimitResults.parse("25", now)), now)
     assert window.is_assumed
     assert (window.since, window.until, window.bucket) == (now - timedelta(days=7), now, "day")
-    assert window.filters.created_after == window.since
+    assert window.filters.after == window.since
     start, end = now - timedelta(days=20), now - timedelta(days=19)
-    given = chart_window(JobFilters(created_after=start, created_before=end), now)
+    given = chart_window(JobFilters(after=start, before=end), now)
     assert given[1:] == (start, end, "hour", False)
     assert len(insight.bucket_starts(given)) == 25, "the first and the last hour are not whole"
 
@@ -302,8 +307,9 @@ QUERIES: dict[str, Any] = {
 ONCE_A_STATUS = {"counts": 6}
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("what", QUERIES)
-async def test_no_figure_reads_the_whole_table(year: Database, what: str) -> None:
+async def test_no_figure_reads_the_whole_table(year: Database, what: str, moment: Moment) -> None:
     """Each reads at most what is in its window, once for each status that it counts apart."""
     now = await year.clock.now()
     bad = []
@@ -311,10 +317,10 @@ async def test_no_figure_reads_the_whole_table(year: Database, what: str) -> Non
         for limit, choice in itertools.product(WINDOWS, CHOICES):
             if what == "measure a retry" and choice.get("status") == "running":
                 continue
-            window = window_of(limit, choice, now)
+            window = window_of(limit, choice, now, moment)
             inside = (
                 await connection.execute(
-                    sa.text(f"SELECT count(*) FROM {JOBS} WHERE created_at >= :since"),
+                    sa.text(f"SELECT count(*) FROM {JOBS} WHERE {moment} >= :since"),
                     {"since": window.since},
                 )
             ).scalar_one()

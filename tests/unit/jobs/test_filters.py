@@ -40,10 +40,13 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
     ("", {"username": "Jane"}),
     ("", {"username": "jane", "action": "jane"}),
     ("", {"action": "jane", "workflow_name": "jane"}),
-    ("", {"created_after": NOW}),
-    ("", {"created_before": NOW}),
-    ("", {"created_after": NOW + timedelta(microseconds=1)}),
-    ("", {"created_after": NOW, "created_before": NOW + timedelta(days=1)}),
+    ("", {"after": NOW}),
+    ("", {"before": NOW}),
+    ("", {"after": NOW + timedelta(microseconds=1)}),
+    ("", {"after": NOW, "before": NOW + timedelta(days=1)}),
+    ("", {"moment": "completed_at"}),
+    ("Today", {"moment": "completed_at"}),
+    ("", {"moment": "completed_at", "username": "jane"}),
 ]
 
 
@@ -94,8 +97,8 @@ def test_all_conditions_are_anded_and_the_range_is_half_open() -> None:
         action="generate contacts",
         workflow_name="completion",
         error_code="ModelTimeout",
-        created_after=NOW,
-        created_before=NOW + timedelta(days=1),
+        after=NOW,
+        before=NOW + timedelta(days=1),
     )
     assert set(where(everything).split(" AND ")) == {
         "status = 'failed'",
@@ -119,7 +122,10 @@ def test_all_conditions_are_anded_and_the_range_is_half_open() -> None:
         ({"status": "failed", "username": "jane"}, "username"),
         ({"workflow_name": "completion", "action": "jane", "user_id": SOMEBODY}, "user_id"),
         ({"workflow_name": "completion"}, "workflow_name"),
-        ({"created_after": NOW}, None),
+        ({"after": NOW}, None),
+        ({"moment": "completed_at"}, None),
+        ({"moment": "completed_at", "status": "failed", "username": "jane"}, "username"),
+        ({"moment": "completed_at", "status": "cancelled"}, "status"),
     ],
 )
 def test_the_order_is_newest_first_behind_a_column_with_one_value(
@@ -130,7 +136,7 @@ def test_the_order_is_newest_first_behind_a_column_with_one_value(
         str(column).removeprefix("WorkflowJob.").removeprefix("llm_workflow_jobs.")
         for column in filters.order()
     ]
-    assert names == [*([leading] if leading else []), "created_at DESC", "id DESC"]
+    assert names == [*([leading] if leading else []), f"{filters.moment} DESC", "id DESC"]
     assert leading is None or f"{leading} = ANY" in where(filters), (
         "else another index could be read in that order"
     )
@@ -139,6 +145,24 @@ def test_the_order_is_newest_first_behind_a_column_with_one_value(
 def test_a_window_is_a_condition_too() -> None:
     window = LimitResults.parse("Today", NOW)
     assert where(JobFilters(window=window)) == "created_at >= '2026-03-01 00:00:00+00:00'"
+
+
+def test_by_the_time_of_the_end_nothing_looks_at_the_beginning() -> None:
+    window = LimitResults.parse("Today", NOW)
+    filters = JobFilters(status="failed", window=window, before=NOW, moment="completed_at")
+    assert where(filters) == (
+        "completed_at >= '2026-03-01 00:00:00+00:00' AND status = ANY (ARRAY['failed'])"
+        " AND completed_at IS NOT NULL AND completed_at < '2026-03-01 12:00:00+00:00'"
+    )
+    assert where(JobFilters(moment="completed_at")) == "completed_at IS NOT NULL"
+    for status in ("running", "pending", "processing"):
+        assert "false" in where(JobFilters(status=status, moment="completed_at")), "these have no end"
+
+
+def test_a_question_by_creation_has_the_fingerprint_it_always_had() -> None:
+    """Cursors that clients hold are good across a release."""
+    assert JobFilters().fingerprint("").hex() == "5f0034d71f8bca0b"
+    assert JobFilters(status="failed", username="jane").fingerprint("7 Days").hex() == "09df39303d33ee0c"
 
 
 def test_different_questions_have_different_fingerprints() -> None:

@@ -2,7 +2,7 @@
 
 import { ask } from "./talk.js";
 
-const DEFAULTS = { status: "all", limit: "25" };
+const DEFAULTS = { status: "all", limit: "25", time: "created" };
 const FRESH_MS = 60 * 1000;
 
 export function openFilters() {

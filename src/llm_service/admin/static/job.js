@@ -50,7 +50,7 @@ const follow = (id) => () => {
   const link = document.getElementById(id);
   if (link && !link.hidden) link.click();
 };
-listenToKeys({ j: follow("next"), k: follow("previous"), u: follow("up"), r: () => live.soon() });
+listenToKeys({ j: follow("next"), k: follow("previous"), u: follow("up"), r: (event) => event.repeat || live.soon() });
 
 document.addEventListener("keydown", (event) => {
   const open = event.key === "Escape" && document.querySelector(".deed[open]");

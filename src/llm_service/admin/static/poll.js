@@ -2,6 +2,7 @@
 
 import { now, tell } from "./time.js";
 
+const SHORTEST_MS = 2000;
 const IDLE_MS = 15 * 60 * 1000;
 const LONGEST_MS = 60 * 1000;
 const BANNER_AFTER = 2;
@@ -16,8 +17,12 @@ export function isInUse() {
   );
 }
 
-/** Calls `look()` every `interval()` ms; 0 is never. Returns `soon()`, which looks now, and `stop()`. */
-export function poll({ interval, look }) {
+/** An interval that the server does not refuse, whatever a setting says; what is no number is never. */
+export const spaced = (ms) => (ms > 0 ? Math.max(SHORTEST_MS, ms) : 0);
+
+/** Calls `look()` every `interval()` ms, 2 s at least; 0 is never. Returns `soon()`, which looks now, and `stop()`. */
+export function poll({ interval: wanted, look }) {
+  const interval = () => spaced(wanted());
   const failure = document.getElementById("failure");
   let timer = 0;
   let failures = 0;

@@ -117,7 +117,8 @@ explainMidnight();
 openInsight();
 rememberOrder();
 
-const selection = openSelection({
+const nothing = { clear() {}, show() {} };
+const selection = !byId("selection") ? nothing : openSelection({
   totalText: () => document.querySelectorAll(".showing b")[1]?.textContent ?? "0",
   onAction: (action, target, opener) =>
     askAndDo(action, target, opener, () => {
@@ -162,7 +163,7 @@ listenToKeys({
   j: () => move(1),
   k: () => move(-1),
   x: () => document.activeElement.closest?.("tr")?.querySelector(".pick input")?.click(),
-  r: () => live.soon(),
+  r: (event) => event.repeat || live.soon(),
   "/": () => {
     byId("f-action").closest("details").open = true;
     byId("f-action").focus();

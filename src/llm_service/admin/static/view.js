@@ -38,7 +38,7 @@ export function listenToKeys(keys) {
     const act = event.key === "?" ? () => document.getElementById("view").togglePopover() : keys[event.key];
     if (!act) return;
     event.preventDefault();
-    act();
+    act(event);
   });
 }
 

@@ -47,7 +47,7 @@ class Window(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """The jobs created from `start` (UTC) for one hour or day, by status; every status is there."""
+    """The jobs whose time is within the hour or day from `start` (UTC), by status; every status is there."""
 
     start: datetime
     counts: dict[str, int]
@@ -97,11 +97,11 @@ class Timings(NamedTuple):
 
 def chart_window(filters: JobFilters, now: datetime) -> Window:
     """The window that charts are about: that of the filters, else the last 7 days. Up to two days go by hour."""
-    starts = [start for start in (filters.window.since, filters.created_after) if start is not None]
-    until = min(now, filters.created_before or now)
+    starts = [start for start in (filters.window.since, filters.after) if start is not None]
+    until = min(now, filters.before or now)
     since = max(starts) if starts else until - timedelta(days=DEFAULT_DAYS)
     bucket: BucketSize = "hour" if until - since <= BY_HOUR_UP_TO else "day"
-    return Window(msgspec.structs.replace(filters, created_after=since), since, until, bucket, not starts)
+    return Window(msgspec.structs.replace(filters, after=since), since, until, bucket, not starts)
 
 
 # --- counts -----------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def counts_query(filters: JobFilters) -> sa.Executable:
 
 
 async def throughput(database: Database, window: Window) -> list[Bucket]:
-    """Jobs by hour or day of creation, in UTC, oldest first; empty buckets are there."""
+    """Jobs by hour or day of their time, in UTC, oldest first; empty buckets are there."""
     rows = await _read(database, throughput_query(window))
     found: dict[datetime, dict[str, int]] = {}
     for start, status, number in rows:
@@ -139,7 +139,7 @@ async def throughput(database: Database, window: Window) -> list[Bucket]:
 
 
 def throughput_query(window: Window) -> sa.Executable:
-    start = sa.func.date_trunc(sa.literal(window.bucket, literal_execute=True), WorkflowJob.created_at)
+    start = sa.func.date_trunc(sa.literal(window.bucket, literal_execute=True), window.filters.column)
     return (
         sa.select(start.label("start"), WorkflowJob.status, sa.func.count())
         .where(*window.filters.clauses())

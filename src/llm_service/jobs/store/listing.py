@@ -71,7 +71,7 @@ def page_query(
 ) -> sa.Select[Any]:
     query = sa.select(*SUMMARY).where(*filters.clauses()).order_by(*filters.order()).limit(limit)
     if cursor is not None:
-        return query.where(cursor.clause())
+        return query.where(cursor.clause(filters.column))
     return query.offset(offset) if offset else query
 
 

@@ -1,0 +1,1 @@
+ALTER TABLE llm_admin_sessions DROP COLUMN IF EXISTS role;
