@@ -43,6 +43,7 @@ def api() -> None:
     settings = load_settings(os.environ)
     import uvicorn
 
+    from llm_service.api.wire import BoundedProtocol
     from llm_service.app import create_app
 
     configure_logs(settings.log_level, settings.log_format)
@@ -56,7 +57,7 @@ def api() -> None:
         workers=settings.api_processes if settings.api_processes > 1 else None,
         host=settings.host,
         port=settings.port,
-        http="httptools",
+        http=BoundedProtocol,
         loop="uvloop",
         log_config=None,
         access_log=False,

@@ -96,7 +96,7 @@ class JobWorker(Worker):
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         if not self._runtime.heartbeat.is_steady:
             return
-        ours = [hint for raw in job_ids if self._is_ours(hint := raw.decode())]
+        ours = [hint for hint in await self._read(job_ids) if self._is_ours(hint)]
         self._passed_over = len(job_ids) - len(ours)
         if self._passed_over == len(job_ids) == self.queue_read_limit:
             self._wake.set()  # what it can start may be behind those that it can't: read on
@@ -106,6 +106,17 @@ class JobWorker(Worker):
             task = self.loop.create_task(self.run_job(hint, 0))
             task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
             self.tasks[hint] = task
+
+    async def _read(self, raw_hints: list[bytes]) -> list[str]:
+        """The hints as text. What is none is not of our making, and leaves the line."""
+        hints = []
+        for raw in raw_hints:
+            try:
+                hints.append(raw.decode())
+            except UnicodeDecodeError:
+                log.warning("what is in the queue is no hint", queue=self.queue_name)
+                await self.pool.zrem(self.queue_name, raw)
+        return hints
 
     async def run_job(self, job_id: str, score: int) -> None:  # noqa: ARG002 - arq's signature
         try:

@@ -46,7 +46,7 @@ def configure_logs(level: str, style: str) -> None:
         structlog.processors.format_exc_info,
         mask_secrets,
     ]
-    renderer: structlog.types.Processor = structlog.dev.ConsoleRenderer() if pretty else _as_json
+    renderer: structlog.types.Processor = _Pretty() if pretty else _as_json
     number = logging.getLevelName(level)
     # Ours do not pass through the standard library's: a line of every request would pay for both.
     structlog.configure(
@@ -85,6 +85,26 @@ class _Stream:
 
 def _as_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
     return _encode(event)
+
+
+class _Pretty:
+    """Lines for a terminal, where what does not print would move the cursor, hide text or forge a line."""
+
+    def __init__(self) -> None:
+        self._render = structlog.dev.ConsoleRenderer()
+
+    def __call__(self, log: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        shown = {name: _printable(name, value) for name, value in event.items()}
+        return str(self._render(log, method, shown))
+
+
+def _printable(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    breaks = "\n" if name in {"exception", "stack"} else ""
+    return "".join(
+        letter if letter.isprintable() or letter in breaks else repr(letter)[1:-1] for letter in value
+    )
 
 
 def mask_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

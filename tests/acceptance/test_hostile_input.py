@@ -250,6 +250,7 @@ def test_a_hostile_request_is_answered_as_written(port: int, case: str) -> None:
             request("GET", "/api/v1/jobs", b"", **{f"X-{n}": "a" for n in range(100)}), {200, 400, 431}, id="100 headers"
         ),
         pytest.param(request("GET", "/api/v1/jobs", X_Long="a" * 200_000), {200, 400, 431}, id="a header of 200 KB"),
+        pytest.param(request("GET", "/health", X_Long="a" * 2_000_000), {431}, id="a header of 2 MB"),
         pytest.param(post(submission(), Content_Length="-1"), {400}, id="a negative length"),
         pytest.param(post(submission(), Content_Length="1e3"), {400}, id="a length that is no number"),
         pytest.param(b"GET /api/v1/jobs HTTP/1.1\r\nHost: a\r\nX-A: b\nc\r\n\r\n", {400, 401}, id="a bare line feed"),

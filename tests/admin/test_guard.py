@@ -1,6 +1,7 @@
 """Who comes into /admin and what every answer there carries. The numbers are those of the list of threats."""
 
 import re
+import time
 from typing import Any
 
 import asyncpg
@@ -10,7 +11,7 @@ from tests.admin.conftest import BASE, FETCH, PASSWORD, Browser, csrf_in, log_in
 from tests.conftest import SECRET
 from tests.in_process import serving
 
-from llm_service.admin.guard import is_admin, local_path
+from llm_service.admin.guard import cookie_token, is_admin, local_path
 from llm_service.app import create_app
 from llm_service.errors import SettingsInvalid
 from llm_service.settings import Settings, load_settings
@@ -83,6 +84,27 @@ async def test_every_path_needs_a_session(browser: httpx.AsyncClient, settings: 
             script = await browser.request("GET", BASE + path, headers={"Cookie": cookie} | FETCH)
             assert script.status_code == 401, path
             assert script.json()["detail"]["error"] == "SessionNeeded"
+
+
+@pytest.mark.parametrize(
+    "value", ['"' + '\\"' * 100_000 + '"', '"' + "\\101" * 50_000 + '"', "; " * 200_000, "=" * 400_000]
+)
+def test_s45_a_hostile_cookie_is_read_at_once(value: str) -> None:
+    """Of a stranger: it is looked at before anything is known of a session."""
+    headers = [(b"cookie", b"llm_admin=" + value.encode())]
+    started = time.perf_counter()
+    assert cookie_token({"scheme": "http", "headers": headers}) is None
+    assert time.perf_counter() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["a=1; {}", "{}; b=2", 'x="; {}', "odd name; {}", "{}", "  {}  ", "\xff=\xfe; {}", "llm_admin=short; {}"],
+)
+def test_our_cookie_is_found_among_others_of_any_shape(others: str) -> None:
+    """Those of other programs on this machine come along."""
+    headers = [(b"cookie", others.format("llm_admin=" + "t" * 43).encode("latin-1"))]
+    assert cookie_token({"scheme": "http", "headers": headers}) == "t" * 43
 
 
 async def test_a_page_leads_to_the_login_and_back(browser: httpx.AsyncClient) -> None:

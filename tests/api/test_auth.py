@@ -25,6 +25,7 @@ from llm_service.api.auth import (
     is_guarded,
 )
 from llm_service.app import create_app
+from llm_service.metrics import REQUESTS
 from llm_service.settings import Secret, Settings
 
 OTHER_SECRET = "another-secret-9876543210"
@@ -336,6 +337,35 @@ async def test_s51_a_bug_is_500_with_the_id_that_leads_to_it(settings: Settings)
         assert SECURITY.items() <= answer.headers.items()
         assert answer.headers["x-request-id"] == "r-17"
         await refused_body(client, "GET", "/api/v1/broken")
+
+
+async def test_s49_a_path_without_end_is_logged_by_its_beginning(client: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await client.get("/" + "a" * 50_000)
+    [noted] = [line for line in lines if line["event"] == "request"]
+    assert noted["path"] == "/" + "a" * 299
+
+
+async def test_what_is_counted_has_few_names_whatever_a_stranger_sends(client: httpx.AsyncClient) -> None:
+    def counted() -> set[tuple[str, str]]:
+        samples = next(iter(REQUESTS.collect())).samples
+        return {(sample.labels["method"], sample.labels["route"]) for sample in samples}
+
+    await client.request("MADE-UP", "/nothing")
+    before = counted()
+    for number in range(20):
+        await client.request(f"MADE-UP-{number}", f"/nothing/{number}?{number}", headers={f"X-{number}": "x"})
+    assert counted() == before
+    assert {method for method, _ in before} <= {
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "OPTIONS",
+        "(other)",
+    }
 
 
 # --- 20 wrong ones a minute -------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Cancel, retry and delete, over HTTP."""
 
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -52,6 +53,22 @@ async def test_a_finished_job_is_not_cancelled(
 async def test_an_unknown_job_is_404(client: httpx.AsyncClient, action: str, job_id: str) -> None:
     answer = await client.post(f"{API}/jobs/{job_id}/{action}", headers=AUTH)
     assert (answer.status_code, answer.json()["detail"]["error"]) == (404, "JobNotFound")
+
+
+async def test_s42_a_job_has_one_id_and_no_other_spelling_of_it(client: httpx.AsyncClient) -> None:
+    job_id = await submitted(client)
+    fullwidth = job_id.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)})
+    for odd in (
+        "urn:uuid:" + job_id,
+        f"{{{job_id}}}",
+        " " + job_id,
+        job_id + "\n",
+        fullwidth,
+        "0x" + job_id[2:],
+    ):
+        answer = await client.post(f"{API}/jobs/{quote(odd)}/cancel", headers=AUTH)
+        assert answer.status_code == 404, odd
+    assert (await client.get(f"{API}/jobs/{job_id.upper()}", headers=AUTH)).json()["status"] == "pending"
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])

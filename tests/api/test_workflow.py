@@ -67,6 +67,7 @@ async def test_a_submit_is_committed_and_told_to_redis(
         ({"debug_mode": "yes"}, "ValidationError", ["body", "debug_mode"]),
         ({"webhook_secret": "s" * 256}, "ValidationError", ["body", "webhook_secret"]),
         ({"webhook_secret": "whsec_!!!"}, "ValidationError", ["body", "webhook_secret"]),
+        ({"webhook_secret": "whsec_žž=="}, "ValidationError", ["body", "webhook_secret"]),
         ({"webhook_url": "https://e.example/" + "x" * 2048}, "ValidationError", ["body", "webhook_url"]),
         ({"webhook_url": "http://public.example/hook"}, "UnsafeWebhookURL", None),
         ({"webhook_url": "https://10.0.0.1/hook"}, "UnsafeWebhookURL", None),

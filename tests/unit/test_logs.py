@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pty
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -193,6 +194,21 @@ def test_s49_whatever_is_logged_is_one_line(lines: Lines, value: str) -> None:
     assert second["event"] == value
     assert third["event"] == f"said {value}"
     assert (first["level"], first["logger"]) == ("info", "test")
+
+
+@pytest.mark.parametrize(
+    "value", ["a\nb", "\x1b[2J\x1b[31mred", "a\u2028b", "\r\x7f\x9b31m", "a\u202eb\u200b", "\x00\x07"]
+)
+def test_s49_nothing_that_is_logged_moves_the_cursor_of_a_terminal(untouched: None, value: str) -> None:
+    stream = io.StringIO()
+    with redirect_stderr(stream):
+        configure_logs("DEBUG", "pretty")
+    structlog.get_logger("test").info("event", path=value, nested={value: [value]})
+    logging.getLogger("library").warning("said %s", value)
+    colourless = re.sub(r"\x1b\[\d*m", "", stream.getvalue().replace(value, "FORGED"))
+    assert "FORGED" not in colourless
+    first, second = colourless.splitlines()
+    assert (first.isprintable(), second.isprintable()) == (True, True)
 
 
 def test_a_traceback_is_one_line_and_shows_no_password(lines: Lines) -> None:

@@ -7,7 +7,6 @@ foreign frames away.
 
 import re
 from collections.abc import Callable, Iterable
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -144,13 +143,14 @@ def cookie_name(scope: Any) -> str:
 
 
 def cookie_token(scope: Any) -> str | None:
-    """The value of our cookie; None where it is missing or not of our making."""
-    try:
-        cookies = SimpleCookie(_header(scope, b"cookie").decode("latin-1"))
-    except CookieError:
-        return None
-    morsel = cookies.get(cookie_name(scope))
-    return morsel.value if morsel is not None and TOKEN.fullmatch(morsel.value) else None
+    """The value of our cookie; None where it is missing or not of our making.
+
+    Not read by `http.cookies`: before Python 3.11.10 a long quoted value keeps it busy for minutes.
+    """
+    pairs = (pair.strip().partition(b"=") for pair in _header(scope, b"cookie").split(b";"))
+    name = cookie_name(scope).encode()
+    values = [value.decode("latin-1") for key, _, value in pairs if key == name]
+    return values[-1] if values and TOKEN.fullmatch(values[-1]) else None
 
 
 def token_or_new(scope: Any) -> str:

@@ -99,7 +99,8 @@ def refuse_deep(raw: bytes) -> None:
 def refuse_unstorable(raw: bytes) -> None:
     """Raise `ValidationError` naming the first place that holds NUL or half a surrogate pair."""
     try:
-        parsed = json.loads(raw, object_pairs_hook=_Members)
+        # Numbers are not looked at: int() would raise for one of 5,000 digits, and hide what is behind it.
+        parsed = json.loads(raw, object_pairs_hook=_Members, parse_int=float)
     except ValueError:
         return  # not JSON: the decoder says so better
     for place, text in _texts(parsed, []):

@@ -24,6 +24,10 @@ from llm_service.metrics import REQUEST_SECONDS, REQUESTS, WRONG_SECRETS
 log = get_logger("llm_service.access")
 
 USABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+LONGEST_PATH = 300
+"""Characters of a path that are logged."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Those that are counted by name: a stranger may make up others without end."""
 QUIET_ROUTES = ("/health", "/metrics")
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -99,13 +103,6 @@ def _lacking(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
     return [(name, value) for name, value in SECURITY_HEADERS if name not in there]
 
 
-def _completed(sent: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-    """With the headers that every answer has; what the answer says itself (the pages do) stands."""
-    headers = [*sent, (b"x-request-id", request_id.encode())]
-    named = {name.lower() for name, _ in headers}
-    return [*headers, *((name, value) for name, value in SECURITY_HEADERS if name not in named)]
-
-
 def _request_id(scope: Any) -> str:
     sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return sent.decode() if USABLE_ID.fullmatch(sent) else uuid7().hex
@@ -122,13 +119,13 @@ async def _refuse(send: Send, error: RequestError) -> None:
 def _note(scope: Any, status: int, seconds: float) -> None:
     """Count and log. The query string stays out of the log: it may name a user."""
     route = scope.get("path_template") or "(none)"
-    REQUESTS.labels(scope["method"], route, status).inc()
+    REQUESTS.labels(scope["method"] if scope["method"] in METHODS else "(other)", route, status).inc()
     REQUEST_SECONDS.labels(route).observe(seconds)
     write = log.debug if route.startswith(QUIET_ROUTES) else log.info
     write(
         "request",
         method=scope["method"],
-        path=scope["path"],
+        path=scope["path"][:LONGEST_PATH],
         status=status,
         ms=round(seconds * 1000, 1),
         # Which secret: when an old one was last used.

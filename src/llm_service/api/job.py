@@ -54,8 +54,10 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Job
 def parse_job_id(text: str) -> UUID:
     """An id that is no UUID names no job."""
     try:
-        return UUID(text)
-    except ValueError:
+        return msgspec.convert(
+            text, UUID
+        )  # UUID() would accept "urn:uuid:...", "{...}" and digits of any script
+    except msgspec.ValidationError:
         raise JobNotFound(text) from None
 
 

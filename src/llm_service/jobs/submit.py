@@ -45,6 +45,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     debug_mode: bool = False
 
 
+LONGEST = 300
+"""Characters of a reason that are passed on."""
 _CARRIED_OVER = ("workflow_name", "user_id", "username", "action", "webhook_url", "priority", "debug_mode")
 
 
@@ -193,13 +195,15 @@ def decode_input(input_json: bytes, workflow: Workflow[Any, Any]) -> msgspec.Str
 
 def locate(error: msgspec.ValidationError) -> tuple[str, list[str | int]]:
     """Split msgspec's message into what is wrong and where: `Expected ... - at `$.a[0].b``."""
-    text, _, path = str(error).partition(" - at `")
+    # What is wrong may repeat a value of the caller's: of any length, and with what looks like a place inside.
+    text, _, path = str(error).rpartition(" - at `") if " - at `" in str(error) else (str(error), "", "")
+    text = text[:LONGEST]
     path = path.rstrip("`").removeprefix("$").removeprefix(".")
     place: list[str | int] = []
     for part in path.replace("[", ".[").split("."):
         if part.startswith("["):
             inside = part.strip("[]")
-            place.append(int(inside) if inside.isdigit() else inside)
+            place.append(int(inside) if inside.isdecimal() else inside)
         elif part:
             place.append(part)
     if text.startswith("Object missing required field `"):

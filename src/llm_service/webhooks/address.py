@@ -93,11 +93,21 @@ def _split(url: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         raise _refused("it is not a URL") from None
+    if "[" in parts.netloc and not _is_ipv6(parts.hostname or ""):
+        raise _refused("what is in brackets is no IPv6 address")
     if parts.scheme not in {"http", "https"}:
         raise _refused("it must begin with https://")
     if not parts.hostname:
         raise _refused("it has no host")
     return parts
+
+
+def _is_ipv6(text: str) -> bool:
+    """Without a zone: `%eth0` names an interface of ours."""
+    try:
+        return ipaddress.IPv6Address(text).scope_id is None
+    except ValueError:
+        return False
 
 
 def _may_be_public(host: str) -> bool:

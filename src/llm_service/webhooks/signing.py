@@ -1,7 +1,6 @@
 """The two signatures of a webhook: Standard Webhooks, and the header that existing receivers check. Pure."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from datetime import datetime
@@ -24,7 +23,7 @@ def check_secret(secret: str) -> None:
     try:
         if base64.b64decode(secret.removeprefix(PREFIX), validate=True):
             return
-    except binascii.Error:
+    except ValueError:
         pass
     raise UnusableSecret("must be base64 after whsec_; any other secret is taken as plain text")
 

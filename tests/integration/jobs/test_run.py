@@ -23,7 +23,7 @@ from llm_service.db import Database
 from llm_service.errors import WorkflowError
 from llm_service.job_worker import SPARE_HINTS
 from llm_service.jobs.model import JobStatus
-from llm_service.jobs.queue import JOBS, JobQueue
+from llm_service.jobs.queue import JOBS, WEBHOOKS, JobQueue
 from llm_service.jobs.secrets import SecretBox
 from llm_service.jobs.store import endings, intake, leases
 from llm_service.jobs.store.endings import Outcome
@@ -425,6 +425,21 @@ async def test_s52_a_pickle_in_the_queue_is_not_opened(
             while await redis.exists("arq:job:evil"):
                 await asyncio.sleep(0.01)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("line", [JOBS, WEBHOOKS])
+async def test_s52_what_is_no_text_in_the_queue_stops_no_worker(
+    settings: Settings, submit: Submit, wait_for: WaitFor, queue: JobQueue, line: str
+) -> None:
+    odd = [b"\xff\xfe", b"", b"\x80" * 100_000, b"x:0", "é".encode()]
+    await queue.client.zadd(line, dict.fromkeys(odd, 1))
+    async with working(settings) as process:
+        row = await wait_for(await submit())
+        assert row["status"] == "completed"
+        async with asyncio.timeout(10):
+            while await queue.client.zcard(line):
+                await asyncio.sleep(0.01)
+        assert not any(loop.done() for loop in process.loops)
 
 
 async def test_a_hint_of_an_unknown_workflow_is_left_to_others_and_hides_nothing(

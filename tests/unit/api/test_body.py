@@ -136,6 +136,8 @@ def test_many_lists_side_by_side_are_not_deep() -> None:
         ('"%s"', ["body"]),
         ('{"a": "%s", "a": "later"}', ["body", "a"]),
         ('{"a": {"b": "%s"}, "a": 1}', ["body", "a", "b"]),
+        ('{"n": ' + "9" * 5_000 + ', "a": "%s"}', ["body", "a"]),
+        ('{"n": -1e999, "a": "%s"}', ["body", "a"]),
     ],
 )
 def test_s34_the_place_of_a_nul_or_half_a_pair_is_named(body: str, loc: list[Any], bad: str) -> None:

@@ -89,6 +89,9 @@ S9 = {
     "link-local-zone": "[fe80::1%25eth0]",
     "site-local": "[fec0::1]",
     "multicast-ipv6": "[ff02::1]",
+    "public-zone": "[2606:4700:4700::1111%25eth0]",
+    "public-zone-bare": "[2606:4700:4700::1111%lo]",
+    "ipv-future": "[v1.example]",
     "half-an-ipv6": "[::1",
     "not-an-ipv6": "[1::2::3]",
 }

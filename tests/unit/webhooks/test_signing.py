@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from llm_service.webhooks.signing import signature_headers
+from llm_service.webhooks.signing import UnusableSecret, check_secret, signature_headers
 
 BODY = '{"event":"workflow.completed","username":"Žofie 😀"}'.encode()
 SECRETS = ["plainsecret", "plain-secret, not base64!", "whsec_" + base64.b64encode(b"k" * 24).decode()]
@@ -30,6 +30,12 @@ def test_s15_the_reference_library_verifies(secret: str) -> None:
     ]:
         with pytest.raises(WebhookVerificationError):
             verify(secret, spoilt_body, spoilt_headers)
+
+
+@pytest.mark.parametrize("rest", ["", "!!!", "A", "AAAA\n", " AAAA", "ž", "\x00", "é" * 40, "-_-_"])
+def test_what_is_no_base64_after_whsec_is_no_secret(rest: str) -> None:
+    with pytest.raises(UnusableSecret, match="must be base64"):
+        check_secret("whsec_" + rest)
 
 
 @pytest.mark.parametrize("secret", SECRETS)

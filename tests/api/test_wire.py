@@ -1,0 +1,190 @@
+"""What is no request yet: heads, trailers and connections that do not end, byte for byte over a real socket."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+from tests.conftest import SECRET
+from uvicorn.server import ServerState
+
+from llm_service.api import wire
+from llm_service.api.wire import MOST_UNREAD, BoundedProtocol
+from llm_service.app import create_app
+from llm_service.settings import Settings
+
+PIECE = 4096
+BEGUN = b"GET /health/live HTTP/1.1\r\nHost: test\r\n"
+WORKFLOWS = b"GET /api/v1/workflows HTTP/1.1\r\nHost: test\r\nX-API-Secret: " + SECRET.encode() + b"\r\n"
+VALIDATE = (
+    b"POST /api/v1/workflow/validate HTTP/1.1\r\nHost: test\r\nX-API-Secret: " + SECRET.encode() + b"\r\n"
+)
+BODY = b'{"workflow_name":"completion","input_data":{"prompt":"Hello."}}'
+
+
+@pytest.fixture
+async def port(settings: Settings) -> AsyncIterator[int]:
+    """The app behind the protocol that the command `api` serves it by."""
+    config = uvicorn.Config(
+        create_app(settings), http=BoundedProtocol, log_config=None, access_log=False, lifespan="off"
+    )
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: BoundedProtocol(config, state, {}), "127.0.0.1", 0
+    )
+    yield int(server.sockets[0].getsockname()[1])
+    server.close()
+    for connection in list(state.connections):
+        connection.transport.close()
+
+
+class Peer:
+    """One connection. `answer` is what came until the server closed it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.sent = 0
+
+    async def send(self, data: bytes) -> bool:
+        """False when the server is gone."""
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+            await asyncio.sleep(0)
+        except ConnectionError:
+            return False
+        self.sent += len(data)
+        return not self._reader.at_eof()
+
+    async def pour(self, piece: bytes, most: int = 8 * 2**20) -> None:
+        """Send the same again and again, until the server is gone."""
+        while self.sent < most and await self.send(piece):
+            await asyncio.sleep(0.0005)
+
+    async def answer(self, within_s: float = 10.0) -> bytes:
+        async with asyncio.timeout(within_s):
+            with contextlib.suppress(ConnectionError):
+                return await self._reader.read()
+        return b""
+
+    async def until(self, text: bytes) -> bytes:
+        async with asyncio.timeout(10):
+            return await self._reader.readuntil(text)
+
+
+@pytest.fixture
+async def peer(port: int) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    yield Peer(reader, writer)
+    writer.close()
+
+
+# --- without end ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("begun", "piece"),
+    [
+        (BEGUN, b"X-N: a\r\n" * 512),
+        (BEGUN + b"X-Long: ", b"a" * PIECE),
+        (BEGUN + b"X", b"a" * PIECE),
+        (b"GET /", b"a" * PIECE),
+        (b"GET /?x=", b"a" * PIECE),
+    ],
+    ids=["headers", "value", "name", "path", "query"],
+)
+async def test_s42_a_head_that_does_not_end_is_given_up(peer: Peer, begun: bytes, piece: bytes) -> None:
+    await peer.send(begun)
+    await peer.pour(piece)
+    assert peer.sent < 2**20, "what the sockets hold, and no more"
+
+
+async def test_s42_a_head_that_is_given_up_is_431(peer: Peer) -> None:
+    await peer.send(BEGUN)
+    for _ in range(MOST_UNREAD // PIECE + 3):
+        await peer.send(b"X-N: a\r\n" * 512)
+        await asyncio.sleep(0.001)
+    assert (await peer.answer()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("piece", [b"X-N: a\r\n" * 512, b"a" * PIECE], ids=["trailers", "value"])
+async def test_s42_trailers_that_do_not_end_are_given_up(peer: Peer, piece: bytes) -> None:
+    await peer.send(VALIDATE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Long: " + piece)
+    await peer.pour(piece)
+    assert peer.sent < 2**20
+
+
+async def test_s42_what_ends_is_served_whatever_its_size(peer: Peer) -> None:
+    """Headers of 60 KB in pieces, and a body of 60 KB that comes in chunks of one byte."""
+    await peer.send(VALIDATE)
+    for number in range(15):
+        await peer.send(b"X-%d: " % number + b"a" * 4000 + b"\r\n")
+        await asyncio.sleep(0.001)
+    await peer.send(b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for byte in BODY + b" " * 60_000:
+        await peer.send(b"1\r\n%c\r\n" % byte)
+    await peer.send(b"0\r\n\r\n")
+    assert (await peer.answer()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_one_connection_serves_one_request_after_another_also_sent_at_once(peer: Peer) -> None:
+    whole = VALIDATE + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+    await peer.send(whole + WORKFLOWS[:20])
+    assert (await peer.until(b'"valid":true')).startswith(b"HTTP/1.1 200 ")
+    await peer.send(WORKFLOWS[20:] + b"\r\n" + whole + WORKFLOWS + b"Connection: close\r\n\r\n")
+    assert (await peer.answer()).count(b"HTTP/1.1 200 ") == 3
+
+
+# --- slowly -----------------------------------------------------------------------------------------------
+
+
+async def test_s42_half_a_head_is_408(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a second request: the first one has nothing to do with it."""
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    await peer.send(WORKFLOWS + b"\r\n")
+    await peer.until(b"\r\n\r\n")
+    await peer.send(WORKFLOWS)
+    assert b"HTTP/1.1 408 " in await peer.answer()
+
+
+async def test_s42_a_head_that_drips_is_given_up(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    await peer.send(WORKFLOWS + b"\r\n")
+    await peer.until(b"\r\n\r\n")
+    await peer.pour(b"G", most=10_000)
+    assert peer.sent < 10_000
+
+
+async def test_s42_who_says_nothing_is_hung_up_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await Peer(reader, writer).answer() == b""
+    writer.close()
+
+
+async def test_a_body_may_take_longer_than_a_head(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "HEAD_S", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    peer = Peer(reader, writer)
+    await peer.send(VALIDATE + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+    for letter in BODY:
+        await peer.send(b"%c" % letter)
+        await asyncio.sleep(0.005)
+    assert (await peer.answer()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+# --- trailers ---------------------------------------------------------------------------------------------
+
+
+async def test_s01_a_secret_behind_the_body_is_none(peer: Peer) -> None:
+    """A proxy that looks at headers does not see it, and the whole request may come in one read."""
+    head = VALIDATE.replace(b"X-API-Secret: " + SECRET.encode() + b"\r\n", b"")
+    await peer.send(
+        head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"%x\r\n%b\r\n0\r\nX-API-Secret: %b\r\n\r\n" % (len(BODY), BODY, SECRET.encode())
+    )
+    assert (await peer.answer()).startswith(b"HTTP/1.1 401 ")
