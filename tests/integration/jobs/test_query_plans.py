@@ -383,6 +383,7 @@ WORKER_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "find hints to repeat": (upkeep._DUE, {"unseen": 60.0}),
     "read the vitals": (upkeep._VITALS, {}),
     "count what waits": (intake._PENDING, {"most": 100_000}),
+    "look for the last start": (intake._LAST_START, {}),
     "read earlier calls": (ledger._EARLIER, {}),
     "look where a delivery goes": (deliveries._RECEIVER, {}),
     "claim a delivery": (deliveries._CLAIM, {"lease": 30.0}),
