@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.admin.conftest import FETCH, Browser
 
-from llm_service.admin import deeds
+from llm_service.admin import deeds, matching
 
 JOBS = "llm_workflow_jobs"
 NOBODY = str(UUID(int=1))
@@ -129,7 +129,7 @@ async def test_s29_cancel_all_that_match(
     admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In several batches; jobs of others, finished ones and later ones stay."""
-    monkeypatch.setattr(deeds, "BATCH", 7)
+    monkeypatch.setattr(matching, "BATCH", 7)
     await add("pending", 20)
     await add("processing", 3)
     await add("completed", 4)
@@ -196,7 +196,7 @@ async def test_more_matches_than_shown_are_not_touched(
 async def test_when_time_runs_out_it_can_go_on_without_doing_any_twice(
     admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deeds, "BATCH", 2)
+    monkeypatch.setattr(matching, "BATCH", 2)
     monkeypatch.setattr(deeds, "BUDGET_S", 0.0)
     await add("completed", 3)
     await add("failed", 4)
@@ -209,12 +209,73 @@ async def test_when_time_runs_out_it_can_go_on_without_doing_any_twice(
         if after is None:
             break
         assert result["message"].endswith("more may be left.")
+        (row,) = await audit(sql)
+        assert (row["done"], row["matched"], row["ended_at"]) == (done, 7, None), "not over yet"
+        assert row["moved_at"] > row["at"]
     assert (done, turns) == (7, 5)
     retried = await sql.fetch(f"SELECT retried_from FROM {JOBS} WHERE retried_from IS NOT NULL")
     assert len({row["retried_from"] for row in retried}) == len(retried) == 7
-    assert [row["done"] for row in await audit(sql)] == [2, 1, 2, 2, 0]
-    wrong = await by_filter(admin, "retry", "", shown, after="failed:nonsense")
-    assert wrong.status_code == 400
+    (row,) = await audit(sql)
+    assert (row["done"], len(row["job_ids"])) == (7, 7)
+    assert row["ended_at"] == row["moved_at"]
+
+
+async def test_s29_a_deed_that_nobody_went_on_with_has_no_end(
+    admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how far it came, and when; another deed of the same words is another row."""
+    monkeypatch.setattr(matching, "BATCH", 2)
+    monkeypatch.setattr(deeds, "BUDGET_S", 0.0)
+    await add("failed", 5)
+    shown = await preview(admin, action="retry", filter="status=failed")
+    result = (await by_filter(admin, "retry", "status=failed", shown)).json()
+    assert (result["done"], result["message"]) == (2, "2 jobs submitted again, more may be left.")
+    (row,) = await audit(sql)
+    assert (row["done"], row["matched"], row["ended_at"]) == (2, 5, None)
+    await by_filter(admin, "retry", "status=failed", shown)
+    assert [(row["done"], row["ended_at"]) for row in await audit(sql)] == [(2, None)] * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda after: after.replace(".failed", ".nonsense:failed"),
+        lambda after: after.partition(".")[2],
+        lambda after: f"{int(after.partition('.')[0]) + 1}.{after.partition('.')[2]}",
+        lambda after: f"{after.partition('.')[0]}.failed:nonsense",
+        lambda _: f"{10**40}.x",
+        lambda _: "",
+    ],
+    ids=["no place", "no number", "another number", "no cursor", "a large number", "empty"],
+)
+async def test_only_a_deed_that_is_under_way_can_be_gone_on_with(
+    admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    monkeypatch.setattr(matching, "BATCH", 2)
+    monkeypatch.setattr(deeds, "BUDGET_S", 0.0)
+    await add("failed", 5)
+    shown = await preview(admin, action="retry", filter="status=failed")
+    after = (await by_filter(admin, "retry", "status=failed", shown)).json()["after"]
+    refused = await by_filter(admin, "retry", "status=failed", shown, after=change(after))
+    assert (refused.status_code, refused.json()["detail"]["error"]) == (400, "InvalidCursor")
+    (row,) = await audit(sql)
+    assert row["done"] == 2
+
+
+async def test_a_deed_is_gone_on_with_in_its_own_words_and_session_alone(
+    admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "BATCH", 2)
+    monkeypatch.setattr(deeds, "BUDGET_S", 0.0)
+    await add("failed", 5)
+    shown = await preview(admin, action="retry", filter="status=failed")
+    after = (await by_filter(admin, "retry", "status=failed", shown)).json()["after"]
+    for action, text in (("redeliver", "status=failed"), ("retry", ""), ("retry", "status=failed&user=jane")):
+        assert (await by_filter(admin, action, text, shown, after=after)).status_code == 400, (action, text)
+    await sql.execute("UPDATE llm_admin_audit SET session = 'somebody'")
+    assert (await by_filter(admin, "retry", "status=failed", shown, after=after)).status_code == 400
+    (row,) = await audit(sql)
+    assert row["done"] == 2
 
 
 async def test_too_many_matches_are_not_begun(admin: Browser, sql: asyncpg.Connection, add: Any) -> None:

@@ -27,7 +27,7 @@ from llm_service.settings import async_database_url, load_settings
 
 ROOT = project_root()
 CONFIG = ROOT / "pyproject.toml"
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012"]
 TABLES = {
     "llm_workflow_jobs",
     "llm_job_attempts",

@@ -17,7 +17,9 @@ from msgspec import Meta
 from llm_service.admin import deeds
 from llm_service.admin.deeds import ACTIONS, Doer, Tally
 from llm_service.admin.guard import local_path
+from llm_service.admin.matching import matching, refuse_growth
 from llm_service.admin.sessions import session_of
+from llm_service.admin.spread import PER_S, is_spread
 from llm_service.api.body import decode_body, refuse_other_media
 from llm_service.api.job import parse_job_id
 from llm_service.api.jobs import JobSummary, dollars, summary_of
@@ -41,7 +43,10 @@ class ActionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class ActionPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """`count` jobs are in a state that the action is for; `cost_usd` is what they cost when they ran."""
+    """`count` jobs are in a state that the action is for; `cost_usd` is what they cost when they ran.
+
+    `starts_per_s` is how many of so many retries start a second; null where they start at once.
+    """
 
     count: int
     count_is_capped: bool
@@ -49,6 +54,7 @@ class ActionPreview(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime
     sample: list[JobSummary]
     cost_usd: float | None
+    starts_per_s: float | None
 
 
 class ActionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,24 +81,27 @@ async def preview_action(request: Request[Any, Any, Any]) -> ActionPreview:
         rows = [row for row in await selection.pick(database, wanted.job_ids) if row.status in action.states]
         costs = [row.cost_usd for row in rows if row.cost_usd is not None]
         return _preview(
+            wanted.action,
             len(rows),
             f"{action.verb} {_jobs(len(rows))}",
             now,
             rows,
             sum(costs, Decimal(0)) if costs else None,
         )
-    matching = deeds.matching(wanted.action, _filter_of(wanted), now)
-    count, cost = await selection.measure(database, matching.parts)
+    matched = matching(deeds.states_by_filter(wanted.action), _filter_of(wanted), now)
+    count, cost = await selection.measure(database, matched.parts)
     rows = []
-    for part in matching.parts:
+    for part in matched.parts:
         page = await listing.page(database, part, limit=SAMPLE, count="none")
         rows += page.rows
-    moment = matching.filters.moment
+    moment = matched.filters.moment
     rows.sort(key=lambda row: (getattr(row, moment), row.id), reverse=True)
-    return _preview(count, f"{action.verb} {_jobs(count)}: {matching.words}", now, rows, cost)
+    return _preview(wanted.action, count, f"{action.verb} {_jobs(count)}: {matched.words}", now, rows, cost)
 
 
-def _preview(count: int, words: str, until: datetime, rows: list[Any], cost: Decimal | None) -> ActionPreview:
+def _preview(
+    action: str, count: int, words: str, until: datetime, rows: list[Any], cost: Decimal | None
+) -> ActionPreview:
     return ActionPreview(
         count=min(count, COUNT_CAP),
         count_is_capped=count > COUNT_CAP,
@@ -100,6 +109,7 @@ def _preview(count: int, words: str, until: datetime, rows: list[Any], cost: Dec
         until=until,
         sample=[summary_of(row) for row in rows[:SAMPLE]],
         cost_usd=dollars(cost),
+        starts_per_s=PER_S if action == "retry" and is_spread(count) else None,
     )
 
 
@@ -117,11 +127,10 @@ async def run_action(request: Request[Any, Any, Any]) -> Response[Any]:
     if wanted.expected is None or wanted.until is None:
         raise ValidationError("needs expected and until, as the preview gave them", ["body", "filter"])
     until = min(wanted.until, await doer.services.database.clock.now())
-    matching = deeds.matching(wanted.action, _filter_of(wanted), until)
-    matched = await deeds.refuse_growth(doer, matching, wanted.expected)
-    return Response(
-        _result(wanted.action, await deeds.do_matching(doer, wanted.action, matching, matched, wanted.after))
-    )
+    matched = matching(deeds.states_by_filter(wanted.action), _filter_of(wanted), until)
+    count = await refuse_growth(doer.services.database, matched, wanted.expected)
+    tally = await deeds.do_matching(doer, wanted.action, matched, count, wanted.after)
+    return Response(_result(wanted.action, tally))
 
 
 async def _run_form(request: Request[Any, Any, Any]) -> Response[Any]:

@@ -1,28 +1,29 @@
 """What the queue page can do to jobs: to those that were selected, or to all that match the page's filters.
 
-A deed is written into the audit before it begins, its numbers when it has ended. Both cannot be one transaction with
+A deed is written into the audit before it begins, its numbers after each batch. Both cannot be one transaction with
 the deed itself: each job is one of its own, so that no job waits for another.
 
-By filter, jobs are taken newest first in batches, 10,000 at most. Retries made so go in at priority 0, behind what
-users have asked for meanwhile; how many run at once is the workers' affair as always.
+By filter, jobs are taken newest first in batches, 10,000 at most, over as many requests as it takes: the row in the
+audit has an end when the last batch is done, and one that was broken off has none. Retries made so go in at priority 0,
+behind what users have asked for meanwhile, and many of them start one after another.
 """
 
 import asyncio
-import itertools
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from llm_service.admin import store
-from llm_service.admin.errors import MatchesChanged, TooManyMatches
-from llm_service.admin.query import read_query
+from llm_service.admin.matching import Matching, batches
+from llm_service.admin.spread import Starts, is_spread
 from llm_service.admin.store import Deed
 from llm_service.api.services import Services
 from llm_service.errors import (
+    InvalidCursor,
     JobNotCancellable,
     JobNotFound,
     JobNotRetryable,
@@ -32,24 +33,19 @@ from llm_service.errors import (
     WebhookNotRedeliverable,
 )
 from llm_service.jobs import cancel
-from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.redeliver import redeliver
-from llm_service.jobs.store import listing, selection
-from llm_service.jobs.store.listing import COUNT_CAP, JobRow
+from llm_service.jobs.store import intake
 from llm_service.logs import get_logger
 
 log = get_logger(__name__)
 
-BATCH = 500
 AT_ONCE = 4
 """Jobs in hand at one time: the API's connections are for its callers."""
 BUDGET_S = 3.0
 """After this no further batch is begun: the answer says where to go on."""
 LAST = 0
 """The priority of many retries at once."""
-GROWTH = 1.1
-"""By how much the matches may have grown since they were shown."""
 
 
 class Doer(NamedTuple):
@@ -61,34 +57,52 @@ class Doer(NamedTuple):
 
 
 class Tally(msgspec.Struct, kw_only=True):
-    """What became of a deed. `job_ids` are the jobs that it reached; of a retry, the new ones."""
+    """What became of a deed, or of a batch of it. `job_ids` are the jobs it was done to; of a retry, the new ones."""
 
     done: int = 0
     skipped: int = 0
     failed: int = 0
     job_ids: list[UUID] = []
-    reached: list[UUID] = []
     after: str | None = None
     """Where to go on, when time ran out."""
     error: RequestError | None = None
     """Why a job failed, of the last that did."""
 
+    def add(self, batch: "Tally") -> None:
+        self.done += batch.done
+        self.skipped += batch.skipped
+        self.failed += batch.failed
+        self.job_ids += batch.job_ids
+        self.error = batch.error or self.error
 
-One = Callable[[Doer, UUID, int | None], Awaitable[UUID]]
-"""Does it to one job, with another priority where one is given. Returns the job that there is to see now."""
+
+class Terms(NamedTuple):
+    """How a retry goes in: with another priority than its job had, and when."""
+
+    priority: int | None = None
+    starts: Starts | None = None
+
+    def delay_s(self) -> float:
+        return 0.0 if self.starts is None else self.starts.take()
 
 
-async def _cancel_one(doer: Doer, job_id: UUID, _: int | None) -> UUID:
+One = Callable[[Doer, UUID, Terms], Awaitable[UUID]]
+"""Does it to one job. Returns the job that there is to see now."""
+
+
+async def _cancel_one(doer: Doer, job_id: UUID, _: Terms) -> UUID:
     await cancel.cancel(doer.services.database, doer.services.queue, job_id)
     return job_id
 
 
-async def _retry_one(doer: Doer, job_id: UUID, priority: int | None) -> UUID:
-    accepted = await doer.services.desk.retry(job_id, request_id=doer.request_id, priority=priority)
+async def _retry_one(doer: Doer, job_id: UUID, terms: Terms) -> UUID:
+    accepted = await doer.services.desk.retry(
+        job_id, request_id=doer.request_id, priority=terms.priority, delay_s=terms.delay_s()
+    )
     return accepted.job_id
 
 
-async def _redeliver_one(doer: Doer, job_id: UUID, _: int | None) -> UUID:
+async def _redeliver_one(doer: Doer, job_id: UUID, _: Terms) -> UUID:
     await redeliver(doer.services.database, doer.services.queue, job_id)
     return job_id
 
@@ -114,43 +128,12 @@ ACTIONS = {
 """A further action is a line here, and a name in the `Literal` of actions.py."""
 
 
-# --- which jobs -------------------------------------------------------------------------------------------
-
-
-class Matching(NamedTuple):
-    """All jobs that the page's filters show and the action is for, as of a moment. `text` is the page's query string."""
-
-    action: Action
-    text: str
-    words: str
-    filters: JobFilters
-    parts: list[JobFilters]
-
-
-def matching(action: str, text: str, until: datetime) -> Matching:
-    """Read the page's filters. Raises `ValidationError` for what would be dropped: then more jobs would match."""
+def states_by_filter(action: str) -> tuple[str, ...]:
+    """The states of jobs that an action by filter is for. Raises `ValidationError` for one that is for selections."""
     found = ACTIONS[action]
     if found.one is None:
         raise ValidationError("is for a selection of jobs, not for a filter", ["body", "action"])
-    query = read_query(text)
-    if query.notices:
-        raise ValidationError(" ".join(query.notices), ["body", "filter"])
-    filters = query.filters(until)
-    filters = msgspec.structs.replace(filters, before=min(until, filters.before or until))
-    return Matching(found, text, query.words(), filters, selection.parts(filters, found.states))
-
-
-async def refuse_growth(doer: Doer, wanted: Matching, expected: int) -> int:
-    """How many jobs match now. Raises `MatchesChanged` or `TooManyMatches`."""
-    count = (await selection.measure(doer.services.database, wanted.parts)).jobs
-    if count > COUNT_CAP:
-        raise TooManyMatches(f"More than {COUNT_CAP:,} jobs match; narrow the filter.")
-    if count > expected * GROWTH:
-        raise MatchesChanged(
-            f"{count:,} jobs match now, {expected:,} did when you looked. Nothing was done; look again.",
-            count=count,
-        )
-    return count
+    return found.states
 
 
 # --- doing it ---------------------------------------------------------------------------------------------
@@ -160,67 +143,63 @@ async def do_selected(doer: Doer, action: str, job_ids: Sequence[UUID]) -> Tally
     """Do it to these jobs, whatever state they are in; those it is not for are skipped."""
     deed = Deed(doer.session, action, None, job_ids, len(job_ids), doer.request_id)
     number = await store.begin_deed(doer.services.database, deed)
-    tally = Tally(reached=list(job_ids))
     one = ACTIONS[action].one
     if one is None:
         gone = await cancel.delete(doer.services.database, doer.services.queue, job_ids)
-        tally.done, tally.skipped, tally.job_ids = len(gone), len(job_ids) - len(gone), gone
+        tally = Tally(done=len(gone), skipped=len(job_ids) - len(gone), job_ids=gone)
     else:
-        await _each(doer, one, job_ids, tally, priority=None)
-    await _close(doer, number, deed, tally)
+        tally = await _each(doer, one, job_ids, await _terms(doer, action, len(job_ids)))
+    await _note(doer, number, tally, [], is_over=True)
+    _log(deed, tally)
     return tally
 
 
 async def do_matching(doer: Doer, action: str, wanted: Matching, matched: int, after: str | None) -> Tally:
     """Do it to all that match, newest first, until it is done or time is up; then `after` says where to go on."""
-    one = wanted.action.one
-    assert one is not None  # noqa: S101 - `matching` has refused it
+    one = ACTIONS[action].one
+    assert one is not None  # noqa: S101 - `states_by_filter` has refused it
     deed = Deed(doer.session, action, wanted.text, [], matched, doer.request_id)
-    number = await store.begin_deed(doer.services.database, deed)
+    number, place = await _begin(doer, deed, after)
+    terms = await _terms(doer, action, matched, priority=LAST)
     tally = Tally()
     started = time.monotonic()
-    async for rows, place in _batches(doer, wanted, after):
+    async for rows, behind in batches(doer.services.database, wanted, place):
         ids = [row.id for row in rows]
-        tally.reached += ids
-        await _each(doer, one, ids, tally, priority=LAST)
-        if place is not None and time.monotonic() - started >= BUDGET_S:
-            tally.after = place
+        batch = await _each(doer, one, ids, terms)
+        tally.add(batch)
+        await _note(doer, number, batch, ids, is_over=behind is None)
+        if behind is not None and time.monotonic() - started >= BUDGET_S:
+            tally.after = f"{number}.{behind}"
             break
-    await _close(doer, number, deed, tally)
+    _log(deed, tally)
     return tally
 
 
-async def _batches(
-    doer: Doer, wanted: Matching, after: str | None
-) -> AsyncIterator[tuple[list[JobRow], str | None]]:
-    """The jobs, and the place after each batch; None where it was the last."""
-    parts, cursor = wanted.parts, None
-    if after is not None:
-        status, _, text = after.partition(":")
-        cursor = Cursor.parse(text, b"")
-        parts = list(itertools.dropwhile(lambda part: part.status != status, parts))
-    for index, part in enumerate(parts):
-        has_more = True
-        while has_more:
-            page = await listing.page(doer.services.database, part, limit=BATCH, cursor=cursor, count="none")
-            has_more = page.has_more
-            place = None
-            if page.rows:
-                last = page.rows[-1]
-                cursor = Cursor.after(getattr(last, part.moment), last.id, b"")
-                place = f"{part.status}:{cursor.text()}"
-            yield page.rows, place if has_more or index < len(parts) - 1 else None
-        cursor = None
+async def _begin(doer: Doer, deed: Deed, after: str | None) -> tuple[int, str | None]:
+    """The deed's row in the audit, a new one or that of the request before, and the place to go on from."""
+    if after is None:
+        return await store.begin_deed(doer.services.database, deed), None
+    digits, _, place = after.partition(".")
+    number = int(digits) if re.fullmatch("[0-9]{1,18}", digits) else 0
+    if not await store.go_on_with_deed(doer.services.database, number, deed):
+        raise InvalidCursor("after must be what the last answer to this action said, unchanged.", after=after)
+    return number, place
 
 
-async def _each(doer: Doer, one: One, job_ids: Sequence[UUID], tally: Tally, *, priority: int | None) -> None:
+async def _terms(doer: Doer, action: str, count: int, *, priority: int | None = None) -> Terms:
+    if action != "retry" or not is_spread(count):
+        return Terms(priority)
+    return Terms(priority, Starts(await intake.last_start_s(doer.services.database)))
+
+
+async def _each(doer: Doer, one: One, job_ids: Sequence[UUID], terms: Terms) -> Tally:
+    tally = Tally()
     for start in range(0, len(job_ids), AT_ONCE):
         now = job_ids[start : start + AT_ONCE]
-        outcomes = await asyncio.gather(
-            *(one(doer, job_id, priority) for job_id in now), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(one(doer, job_id, terms) for job_id in now), return_exceptions=True)
         for outcome in outcomes:
             _count(outcome, tally)
+    return tally
 
 
 def _count(outcome: UUID | BaseException, tally: Tally) -> None:
@@ -239,15 +218,19 @@ def _count(outcome: UUID | BaseException, tally: Tally) -> None:
             raise outcome
 
 
-async def _close(doer: Doer, number: int, deed: Deed, tally: Tally) -> None:
-    await store.end_deed(
+async def _note(doer: Doer, number: int, batch: Tally, reached: Sequence[UUID], *, is_over: bool) -> None:
+    await store.note_deed(
         doer.services.database,
         number,
-        done=tally.done,
-        skipped=tally.skipped,
-        failed=tally.failed,
-        job_ids=tally.reached,
+        done=batch.done,
+        skipped=batch.skipped,
+        failed=batch.failed,
+        reached=reached,
+        is_over=is_over,
     )
+
+
+def _log(deed: Deed, tally: Tally) -> None:
     log.info(
         "admin action",
         session=deed.session,
@@ -256,4 +239,5 @@ async def _close(doer: Doer, number: int, deed: Deed, tally: Tally) -> None:
         done=tally.done,
         skipped=tally.skipped,
         failed=tally.failed,
+        is_over=tally.after is None,
     )

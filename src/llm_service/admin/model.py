@@ -44,7 +44,7 @@ class AdminSession(Base):
 
 
 class AdminAudit(Base):
-    """One action on jobs. Written before it begins; its numbers and `ended_at` when it has ended."""
+    """One action on jobs, in one request or in several. Written before it begins; its numbers grow with each batch."""
 
     __tablename__ = "llm_admin_audit"
     __table_args__ = (Index("idx_admin_audit_at", text("at DESC")),)
@@ -64,8 +64,10 @@ class AdminAudit(Base):
     skipped: Mapped[int] = mapped_column(server_default=text("0"))
     """Gone, or in a state that the action is not for."""
     failed: Mapped[int] = mapped_column(server_default=text("0"))
+    moved_at: Mapped[datetime | None]
+    """When a batch was last done, or another request began to go on with it."""
     ended_at: Mapped[datetime | None]
-    """Null while it runs, and for ever when the process died in it."""
+    """Null while it runs, and for ever when it was broken off: the process died in it, or nobody went on with it."""
     request_id: Mapped[str | None] = mapped_column(String(64))
 
 

@@ -126,11 +126,18 @@ _BEGIN = sa.text("""
 INSERT INTO llm_admin_audit (session, action, filter, job_ids, matched, request_id)
 VALUES (:session, :action, :filter, CAST(:job_ids AS uuid[]), :matched, :request_id) RETURNING id
 """)
-_END = sa.text("""
-UPDATE llm_admin_audit SET ended_at = now(), done = :done, skipped = :skipped, failed = :failed,
-       job_ids = CAST(:job_ids AS uuid[])
- WHERE id = :id
+_GO_ON = sa.text("""
+UPDATE llm_admin_audit SET moved_at = now()
+ WHERE id = :id AND session = :session AND action = :action AND filter = :filter AND ended_at IS NULL
+RETURNING id
 """)
+_NOTE = sa.text(f"""
+UPDATE llm_admin_audit
+   SET done = done + :done, skipped = skipped + :skipped, failed = failed + :failed, moved_at = now(),
+       ended_at = CASE WHEN :is_over THEN now() END,
+       job_ids = (job_ids || CAST(:reached AS uuid[]))[1:{MOST_IDS}]
+ WHERE id = :id
+""")  # noqa: S608 - a constant
 
 
 async def begin_deed(database: Database, deed: Deed) -> int:
@@ -141,10 +148,24 @@ async def begin_deed(database: Database, deed: Deed) -> int:
     return number
 
 
-async def end_deed(
-    database: Database, number: int, *, done: int, skipped: int, failed: int, job_ids: Sequence[UUID]
-) -> None:
-    """Write down what became of it. `job_ids` are the jobs that it reached."""
-    values = {"id": number, "done": done, "skipped": skipped, "failed": failed}
+async def go_on_with_deed(database: Database, number: int, deed: Deed) -> bool:
+    """Whether there is such a deed of this session under way, in the words it began with."""
     async with database.statement() as connection:
-        await connection.execute(_END, values | {"job_ids": list(job_ids[:MOST_IDS])})
+        values = {"id": number, "session": deed.session, "action": deed.action, "filter": deed.filter}
+        return (await connection.execute(_GO_ON, values)).first() is not None
+
+
+async def note_deed(
+    database: Database,
+    number: int,
+    *,
+    done: int,
+    skipped: int,
+    failed: int,
+    reached: Sequence[UUID],
+    is_over: bool,
+) -> None:
+    """Add what became of a further batch; with the last one, the deed has ended. `reached` are its jobs."""
+    values = {"id": number, "done": done, "skipped": skipped, "failed": failed, "is_over": is_over}
+    async with database.statement() as connection:
+        await connection.execute(_NOTE, values | {"reached": list(reached[:MOST_IDS])})

@@ -100,7 +100,14 @@ def _step(axis: Axis, start: datetime, end: datetime | None, now: datetime, **fa
 
 def _wait(job: Any, axis: Axis, now: datetime) -> Iterator[Step]:
     over = job.started_at or job.completed_at
-    note = None if over else "waits for a worker"
+    is_held_back = over is None and job.run_after > now
+    note = (
+        None
+        if over
+        else "held back, so that many do not start together"
+        if is_held_back
+        else "waits for a worker"
+    )
     yield _step(
         axis, job.created_at, over, now,
         kind="wait", label="Accepted, in the queue", note=note, outcome="ok", error=None, is_error=False,

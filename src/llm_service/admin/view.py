@@ -19,7 +19,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str
     word: str
-    note: str | None
+    starts_at: datetime | None
+    """Of a pending job that is held back: when a worker may take it."""
     attempt: int
     max_attempts: int
     action: str | None
@@ -28,6 +29,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str | None
     priority: int
     created_at: datetime
+    waits_since: datetime
     started_at: datetime | None
     completed_at: datetime | None
     wait_ms: int | None
@@ -44,7 +46,7 @@ def row_of(job: Any, now: datetime) -> Row:
         id=str(job.id),
         status=job.status,
         word=status_word(job, now),
-        note=f"at {job.run_after:%H:%M:%S}" if _waits_for_retry(job, now) else None,
+        starts_at=job.run_after if _is_held_back(job, now) else None,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         action=job.action,
@@ -53,9 +55,10 @@ def row_of(job: Any, now: datetime) -> Row:
         user_id=None if job.user_id is None else str(job.user_id),
         priority=job.priority,
         created_at=job.created_at,
+        waits_since=job.queued_at or job.created_at,
         started_at=job.started_at,
         completed_at=job.completed_at,
-        wait_ms=between_ms(job.created_at, job.started_at),
+        wait_ms=between_ms(job.queued_at or job.created_at, job.started_at),
         duration_ms=job.duration_ms,
         error_code=job.error_code,
         error=excerpt(job.error_message, EXCERPT),
@@ -76,7 +79,7 @@ WORDS = {
 
 def status_word(job: Any, now: datetime) -> str:
     """The state in a word; two are derived: a retry that waits, and a running job nobody has a lease on."""
-    if _waits_for_retry(job, now):
+    if job.attempt > 0 and _is_held_back(job, now):
         return "Retrying"
     stalled = job.status == "processing" and job.lease_expires_at is not None
     if stalled and (now - job.lease_expires_at).total_seconds() > STALE_AFTER_S:
@@ -84,8 +87,8 @@ def status_word(job: Any, now: datetime) -> str:
     return WORDS[job.status]
 
 
-def _waits_for_retry(job: Any, now: datetime) -> bool:
-    return bool(job.status == "pending" and job.attempt > 0 and job.run_after > now)
+def _is_held_back(job: Any, now: datetime) -> bool:
+    return bool(job.status == "pending" and job.run_after > now)
 
 
 def between_ms(start: datetime | None, end: datetime | None) -> int | None:

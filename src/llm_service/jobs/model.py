@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0011"
+SCHEMA_VERSION = "0012"
 """The migration that these tables are the result of."""
 
 
@@ -168,7 +168,7 @@ class WorkflowJob(Base):
     error_code: Mapped[str | None] = mapped_column(String(50))
     """Why it failed, in one word; set with `failed`."""
     queued_at: Mapped[datetime | None]
-    """When it was accepted; the age that its place in the queue comes from."""
+    """When it was accepted, or until when it is held back; the age that its place in the queue comes from."""
     started_at: Mapped[datetime | None]
     """The first claim."""
     completed_at: Mapped[datetime | None]
@@ -190,7 +190,8 @@ class WorkflowJob(Base):
     worker: Mapped[str | None] = mapped_column(String(255))
     """Who holds, or last held, the lease."""
     run_after: Mapped[datetime] = mapped_column(server_default=func.now())
-    """Not before this."""
+    """Not before this: when it was accepted or given back, later for a retry that is held back so that many do not
+    start together."""
     hinted_at: Mapped[datetime | None]
     """When Redis was last told about this pending row; null: never for certain."""
     request_id: Mapped[str | None] = mapped_column(String(64))

@@ -120,8 +120,12 @@ class Desk:
         await self._wake([(job, accepted)])
         return accepted, False
 
-    async def retry(self, job_id: UUID, *, request_id: str, priority: int | None = None) -> Accepted:
+    async def retry(
+        self, job_id: UUID, *, request_id: str, priority: int | None = None, delay_s: float = 0
+    ) -> Accepted:
         """Run a finished job again, as a new job with the same request and `retried_from`.
+
+        With `delay_s` no worker takes it before so many seconds have passed.
 
         Raises `JobNotFound`, `JobNotRetryable` for an unfinished job, and what `check` does.
         """
@@ -142,6 +146,7 @@ class Desk:
             webhook_secret=earlier.webhook_secret,
             retried_from=job_id,
             priority=submission.priority if priority is None else priority,
+            delay_s=delay_s,
         )
         return await self._batcher.add(job)
 
@@ -153,9 +158,11 @@ class Desk:
         """The jobs are committed: now the workers may know."""
         hints, behind = [], []
         for job, accepted in committed:
+            JOBS_SUBMITTED.labels(job.workflow_name).inc()
+            if job.delay_s:
+                continue  # the reconciler tells when its time has come
             hints.append(Hint(job.id, 0, job.workflow_name, job.priority, accepted.queued_at))
             behind.append(self._turns.take(job.user_id or job.username, accepted.queued_at))
-            JOBS_SUBMITTED.labels(job.workflow_name).inc()
         await self._queue.wake(hints, behind)
 
     def _new_job(self, submission: Submission, request_id: str) -> NewJob:

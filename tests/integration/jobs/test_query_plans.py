@@ -372,6 +372,7 @@ WORKER_STATEMENTS: dict[str, tuple[Any, dict[str, Any]]] = {
     "find hints to repeat": (upkeep._DUE, {"unseen": 60.0}),
     "read the vitals": (upkeep._VITALS, {}),
     "count what waits": (intake._PENDING, {"most": 100_000}),
+    "look for the last start": (intake._LAST_START, {}),
     "read earlier calls": (ledger._EARLIER, {}),
     "send a webhook again": (deliveries._SEND_AGAIN, {}),
     "look at what is sent again": (deliveries._STANDS, {}),

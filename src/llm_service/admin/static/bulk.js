@@ -93,6 +93,10 @@ function describe(action, preview) {
     const it = preview.count === 1 ? ["It runs again as a new job and calls the model", "it"] : ["Each runs again as a new job and calls the model", "they"];
     const cost = preview.cost_usd === null ? `what ${it[1]} cost is not known` : `${it[1]} cost $${preview.cost_usd.toFixed(4)} before`;
     parts.push(make("p", `${it[0]}; ${cost}.`));
+    if (preview.starts_per_s) {
+      const minutes = Math.max(1, Math.round(preview.count / preview.starts_per_s / 60));
+      parts.push(make("p", `They start one after another, ${preview.starts_per_s} a second: it takes about ${minutes} min until the last one starts.`));
+    }
   }
   if (action === "delete") parts.push(make("p", "They are gone for good, with their inputs, outputs and logs. Unfinished ones are stopped first."));
   if (action === "cancel") parts.push(make("p", "Running ones are broken off; what the model has answered so far is lost."));

@@ -33,6 +33,8 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 3
     request_id: str | None = None
     retried_from: UUID | None = None
+    delay_s: float = 0
+    """How long it is held back, by the database's clock; the backlog counts it meanwhile."""
 
 
 class Accepted(NamedTuple):
@@ -61,13 +63,17 @@ _TYPES = {
     "max_attempts": "smallint",
     "request_id": "text",
     "retried_from": "uuid",
+    "delay_s": "double precision",
 }
-_PLAIN = ", ".join(name for name in _TYPES if name != "input_json")
-# Redis is told in the same breath: the reconciler looks at rows whose hint is older than a while.
+_PLAIN = ", ".join(name for name in _TYPES if name not in {"input_json", "delay_s"})
+# Redis is told in the same breath: the reconciler looks at rows whose hint is older than a while. Of a job that is held
+# back it is not: the reconciler tells of it when its time has come, and its age in the queue begins then.
 # The id is ours alone: a row that is there already is this one, committed by a try whose answer was lost.
 _INSERT = sa.text(f"""
-INSERT INTO llm_workflow_jobs ({_PLAIN}, input_data, queued_at, hinted_at)
-SELECT {_PLAIN}, CAST(input_json AS jsonb), now(), now() FROM {unnested(_TYPES)} AS new ({", ".join(_TYPES)})
+INSERT INTO llm_workflow_jobs ({_PLAIN}, input_data, queued_at, run_after, hinted_at)
+SELECT {_PLAIN}, CAST(input_json AS jsonb), now() + make_interval(secs => delay_s),
+       now() + make_interval(secs => delay_s), CASE WHEN delay_s = 0 THEN now() END
+  FROM {unnested(_TYPES)} AS new ({", ".join(_TYPES)})
 ON CONFLICT (id) DO NOTHING
 RETURNING id, created_at
 """)  # noqa: S608 - put together from constants
@@ -144,6 +150,18 @@ async def count_pending(database: Database, *, most: int) -> int:
             return int((await connection.execute(_PENDING, {"most": most})).scalar_one())
 
     return await once_more(count)
+
+
+_LAST_START = sa.text("""
+SELECT coalesce(CAST(extract(epoch FROM max(run_after) - now()) AS double precision), 0)
+  FROM llm_workflow_jobs WHERE status = 'pending' AND run_after > now()
+""")
+
+
+async def last_start_s(database: Database) -> float:
+    """In how many seconds the last of the jobs that are held back is to start; 0 where none is."""
+    async with database.statement() as connection:
+        return float((await connection.execute(_LAST_START)).scalar_one())
 
 
 async def get_for_retry(database: Database, job_id: UUID) -> sa.Row[Any] | None:

@@ -21,7 +21,7 @@ SUMMARY = [
     for name in (
         "id workflow_name status priority user_id username action created_at started_at completed_at "
         "duration_ms error_message error_code attempt max_attempts webhook_state total_tokens cost_usd "
-        "run_after lease_expires_at"
+        "queued_at run_after lease_expires_at"
     ).split()
 ]
 """The columns of a list: the payloads `input_data` and `result` are not among them."""
@@ -109,8 +109,7 @@ class JobRecord(NamedTuple):
 
 PAYLOADS = {"input_data": WorkflowJob.input_data, "result": WorkflowJob.result}
 _ONLY_OF_ONE = [
-    getattr(WorkflowJob, name)
-    for name in ("queued_at debug_mode webhook_url retried_from request_id worker").split()
+    getattr(WorkflowJob, name) for name in ("debug_mode webhook_url retried_from request_id worker").split()
 ]
 # The payloads leave as the text they are: parsing and printing again could change a large number.
 DETAIL = [

@@ -1,0 +1,1 @@
+ALTER TABLE llm_admin_audit DROP COLUMN IF EXISTS moved_at;
