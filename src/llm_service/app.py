@@ -24,6 +24,7 @@ from llm_service.api.leaving import leave_in_order
 from llm_service.api.openapi import openapi_config
 from llm_service.api.services import Services
 from llm_service.db import API_LIMITS, HEALTH_LIMITS, Database
+from llm_service.jobs.crowds import Crowds
 from llm_service.jobs.limits import SubmitLimits
 from llm_service.jobs.queue import JobQueue, connect
 from llm_service.jobs.secrets import SecretBox, check_service_secrets
@@ -106,6 +107,7 @@ def open_services(settings: Settings) -> Services:
             max_attempts=settings.max_attempts,
         ),
         limits=SubmitLimits(database, queue, settings),
+        crowds=Crowds(),
     )
 
 

@@ -152,7 +152,8 @@ async def test_a_job_that_is_held_back_is_neither_claimed_nor_told_before_its_ti
     row = (await sql.fetch(RETRIED))[0]
 
     async def claim() -> leases.Claim | None:
-        return await leases.claim(database, row["id"], worker="w", lease_s=20, known=["completion"])
+        [claimed] = await leases.claim(database, [row["id"]], worker="w", lease_s=20, known=["completion"])
+        return claimed
 
     reconciler = Reconciler(database, queue, lease_s=settings.lease)
     await reconciler.sweep()
@@ -224,5 +225,5 @@ async def test_the_list_and_the_job_say_when_it_starts(
     assert "data-since" not in row, "a wait that has not begun does not run"
     detail = (await admin.client.get(f"/admin/queue/{job_id}")).text
     assert "held back, so that many do not start together" in detail
-    await sql.execute(f"UPDATE {JOBS} SET run_after = now(), queued_at = now() WHERE id = $1", UUID(job_id))
+    await sql.execute(f"UPDATE {JOBS} SET run_after = now() - interval '1 s' WHERE id = $1", UUID(job_id))
     assert "starts at" not in (await admin.client.get("/admin/queue?status=pending")).text

@@ -86,7 +86,7 @@ async def preview_action(request: Request[Any, Any, Any]) -> ActionPreview:
             f"{action.verb} {_jobs(len(rows))}",
             now,
             rows,
-            sum(costs, Decimal(0)) if costs else None,
+            sum(costs) if costs else None,
         )
     matched = matching(deeds.states_by_filter(wanted.action), _filter_of(wanted), now)
     count, cost = await selection.measure(database, matched.parts)
@@ -100,7 +100,7 @@ async def preview_action(request: Request[Any, Any, Any]) -> ActionPreview:
 
 
 def _preview(
-    action: str, count: int, words: str, until: datetime, rows: list[Any], cost: Decimal | None
+    action: str, count: int, words: str, until: datetime, rows: list[Any], cost: Decimal | float | None
 ) -> ActionPreview:
     return ActionPreview(
         count=min(count, COUNT_CAP),

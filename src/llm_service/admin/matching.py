@@ -1,7 +1,7 @@
 """All jobs that the page's filters show and an action is for: which they are, how many, one batch after the other."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ async def refuse_growth(database: Database, wanted: Matching, expected: int) -> 
 
 async def batches(
     database: Database, wanted: Matching, place: str | None
-) -> AsyncIterator[tuple[list[JobRow], str | None]]:
+) -> AsyncIterator[tuple[Sequence[JobRow], str | None]]:
     """The jobs, newest first, and the place after each batch; None where it was the last.
 
     Begins behind `place`. Raises `InvalidCursor` for one that is none.

@@ -95,7 +95,9 @@ async def _look(
     fingerprint = filters.fingerprint(query.limit)
     cursor, query = _cursor(request, query, fingerprint)
     page, chips, health = await asyncio.gather(
-        listing.page(services.database, filters, limit=query.page_size, cursor=cursor),
+        listing.page(
+            services.database, filters, limit=query.page_size, cursor=cursor, crowds=services.crowds
+        ),
         _chips(services, filters) if with_chips else _nothing(),
         look_at(services),
     )

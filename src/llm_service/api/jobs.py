@@ -37,8 +37,11 @@ from llm_service.jobs.store import listing
 from llm_service.jobs.store.listing import JobRow
 
 
-class JobSummary(msgspec.Struct, kw_only=True):
-    """A job in a list. Times are ISO 8601 with offset; null is unknown or not yet."""
+class JobSummary(msgspec.Struct):
+    """A job in a list. Times are ISO 8601 with offset; null is unknown or not yet.
+
+    The fields are in the order of the first columns of `listing.SUMMARY`.
+    """
 
     job_id: UUID
     workflow_name: str
@@ -71,32 +74,14 @@ class JobsListResponse(msgspec.Struct, kw_only=True):
 
 
 def summary_of(row: JobRow) -> JobSummary:
-    return JobSummary(**summary_fields(row))
+    return JobSummary(*row[: len(JobSummary.__struct_fields__)])
 
 
 def summary_fields(row: JobRow) -> dict[str, Any]:
-    return {
-        "job_id": row.id,
-        "workflow_name": row.workflow_name,
-        "status": row.status,
-        "priority": row.priority,
-        "user_id": row.user_id,
-        "username": row.username,
-        "action": row.action,
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "completed_at": row.completed_at,
-        "duration_ms": row.duration_ms,
-        "error_message": row.error_message,
-        "error_code": row.error_code,
-        "attempt": row.attempt,
-        "webhook_state": row.webhook_state,
-        "total_tokens": row.total_tokens,
-        "cost_usd": dollars(row.cost_usd),
-    }
+    return dict(zip(JobSummary.__struct_fields__, row, strict=False))
 
 
-def dollars(amount: Decimal | None) -> float | None:
+def dollars(amount: Decimal | float | None) -> float | None:
     return None if amount is None else float(amount)
 
 
@@ -202,6 +187,7 @@ async def list_jobs(
         offset=wanted.offset,
         cursor=wanted.cursor,
         count=wanted.count,
+        crowds=services.crowds,
     )
     last = page.rows[-1] if page.rows and page.has_more else None
     return JobsListResponse(

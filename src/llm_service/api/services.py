@@ -6,6 +6,7 @@ import msgspec
 from litestar import Request
 
 from llm_service.db import Database
+from llm_service.jobs.crowds import Crowds
 from llm_service.jobs.limits import SubmitLimits
 from llm_service.jobs.queue import JobQueue
 from llm_service.jobs.submit import Desk
@@ -19,6 +20,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     queue: JobQueue
     desk: Desk
     limits: SubmitLimits
+    crowds: Crowds
 
 
 def services_of(request: Request[Any, Any, Any]) -> Services:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
 from llm_service.errors import InvalidCursor
+from llm_service.jobs.binding import Bind, itself
 from llm_service.jobs.limit_results import LimitResults
 from llm_service.jobs.model import UNFINISHED, JobStatus, WorkflowJob
 
@@ -29,6 +30,14 @@ Moment = Literal["created_at", "completed_at"]
 """Which moment of a job its time is: what windows and ranges look at, and what a list is ordered by."""
 
 EPOCH = datetime.fromtimestamp(0, UTC)
+
+_EQUALITIES = ("user_id", "username", "error_code", "action", "workflow_name")
+_SOME: dict[str, Any] = {
+    "user_id": UUID(int=0),
+    **dict.fromkeys(_EQUALITIES[1:], ""),
+    "after": EPOCH,
+    "before": EPOCH,
+}
 
 
 class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,18 +62,34 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
         """The column that holds a job's time."""
         return getattr(WorkflowJob, self.moment)  # type: ignore[no-any-return]
 
-    def clauses(self) -> list[sa.ColumnElement[bool]]:
-        conditions = [*self.window.clauses(self.column), *self._status_clauses()]
-        conditions += [_is(getattr(WorkflowJob, name), getattr(self, name)) for name in self._equalities()]
+    def clauses(self, bind: Bind = itself) -> list[sa.ColumnElement[bool]]:
+        conditions = [*self.window.clauses(self.column, bind), *self._status_clauses(bind)]
+        conditions += [_is(name, getattr(self, name), bind) for name in self._equalities()]
         if self.moment == "completed_at":
             conditions.append(self.column.is_not(None))
         if self.after is not None:
-            conditions.append(self.column >= self.after)
+            conditions.append(self.column >= bind("after", self.after, self.column.type))
         if self.before is not None:
-            conditions.append(self.column < self.before)
+            conditions.append(self.column < bind("before", self.before, self.column.type))
         return conditions
 
-    def _status_clauses(self) -> list[sa.ColumnElement[bool]]:
+    def shape(self) -> Self:
+        """This question with other values: what its SQL depends on when the values stand under their names."""
+        given = {name: some for name, some in _SOME.items() if getattr(self, name) is not None}
+        window = LimitResults() if self.window.since is None else LimitResults(since=EPOCH)
+        return msgspec.structs.replace(self, window=window, **given)
+
+    def values(self) -> dict[str, Any]:
+        """The values under their names, as `clauses(by_name)` has them."""
+        return {
+            "since": self.window.since,
+            "after": self.after,
+            "before": self.before,
+            "status": [self.status],
+            **{name: [getattr(self, name)] for name in _EQUALITIES},
+        }
+
+    def _status_clauses(self, bind: Bind) -> list[sa.ColumnElement[bool]]:
         states = STATUS_FILTERS[self.status]
         if not states:
             return []
@@ -72,9 +97,9 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
             return [sa.false()]  # said, since the planner does not know that these have no end
         status = WorkflowJob.status
         if self._leading() == "status":
-            return [_is(status, states[0].value)]
+            return [_is("status", states[0].value, bind)]
         # As literals, so that the planner can match the partial index on unfinished jobs.
-        literals = [sa.literal(state.value, literal_execute=True) for state in states]
+        literals = [sa.literal_column(f"'{state.value}'", status.type) for state in states]
         return [status == literals[0] if len(literals) == 1 else status.in_(literals)]
 
     def order(self) -> list[sa.ColumnElement[Any]]:
@@ -96,8 +121,7 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
 
     def _equalities(self) -> list[str]:
         """The exact-match filters that are set; the one that is likely to leave the fewest rows first."""
-        names = ("user_id", "username", "error_code", "action", "workflow_name")
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name in _EQUALITIES if getattr(self, name) is not None]
 
     def fingerprint(self, limit_results: str) -> bytes:
         """Eight bytes that differ when the question differs. A window counts as its words, not as its start."""
@@ -108,8 +132,9 @@ class JobFilters(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.blake2b(msgspec.json.encode(question), digest_size=8).digest()
 
 
-def _is(column: InstrumentedAttribute[Any], wanted: object) -> sa.ColumnElement[bool]:
-    return column == sa.any_(sa.literal([wanted], ARRAY(column.type)))
+def _is(name: str, wanted: object, bind: Bind) -> sa.ColumnElement[bool]:
+    column: InstrumentedAttribute[Any] = getattr(WorkflowJob, name)
+    return column == sa.any_(bind(name, [wanted], ARRAY(column.type)))
 
 
 class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -147,7 +172,15 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     def position(self) -> tuple[datetime, UUID]:
         return EPOCH + timedelta(microseconds=self.microseconds), UUID(bytes=self.job_id)
 
-    def clause(self, column: InstrumentedAttribute[Any]) -> sa.ColumnElement[bool]:
+    def clause(self, column: InstrumentedAttribute[Any], bind: Bind = itself) -> sa.ColumnElement[bool]:
         """What comes after this place in a list that is ordered by a time."""
         moment, job_id = self.position
-        return sa.tuple_(column, WorkflowJob.id) < sa.tuple_(sa.literal(moment), sa.literal(job_id))
+        here = sa.tuple_(
+            bind("place_moment", moment, column.type), bind("place_id", job_id, WorkflowJob.id.type)
+        )
+        return sa.tuple_(column, WorkflowJob.id) < here
+
+    def values(self) -> dict[str, Any]:
+        """The values under their names, as `clause(column, by_name)` has them."""
+        moment, job_id = self.position
+        return {"place_moment": moment, "place_id": job_id}

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import InstrumentedAttribute
 
 from llm_service.errors import InvalidLimitResults
+from llm_service.jobs.binding import Bind, itself
 
 MAX_COUNT = 500
 DAYS = {"7 Days": 7, "30 Days": 30}
@@ -49,9 +50,11 @@ class LimitResults(msgspec.Struct, frozen=True):
         """The page size in force: a count overrides what was requested, a window leaves it alone."""
         return requested if self.count is None else self.count
 
-    def clauses(self, column: InstrumentedAttribute[datetime]) -> list[ColumnElement[bool]]:
+    def clauses(
+        self, column: InstrumentedAttribute[datetime], bind: Bind = itself
+    ) -> list[ColumnElement[bool]]:
         """The conditions on a time, ready for an index on it: none for a count."""
-        return [] if self.since is None else [column >= self.since]
+        return [] if self.since is None else [column >= bind("since", self.since, column.type)]
 
 
 def _count(digits: str) -> int:

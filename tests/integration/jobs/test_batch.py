@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -92,11 +93,13 @@ async def test_each_field_reaches_its_column(desk: Desk, sql: asyncpg.Connection
         max_attempts=5,
         request_id="r",
         retried_from=None,
+        delay_s=90.5,
     )
     await asyncio.gather(desk.batcher.add(full), desk.batcher.add(job()))
     row = await sql.fetchrow("SELECT * FROM llm_workflow_jobs WHERE id = $1", full.id)
     assert row is not None
     wanted = msgspec.structs.asdict(full)
+    assert row["run_after"] - row["created_at"] == timedelta(seconds=wanted.pop("delay_s"))
     assert msgspec.json.decode(wanted.pop("input_json")) == msgspec.json.decode(row["input_data"])
     assert {name: row[name] for name in wanted} == wanted
 

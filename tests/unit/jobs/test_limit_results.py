@@ -160,8 +160,8 @@ def test_a_window_is_one_condition_on_the_bare_column(text: str) -> None:
     parsed = LimitResults.parse(text, NOON)
     (clause,) = parsed.clauses(WorkflowJob.created_at)
     compiled = sa.select(WorkflowJob.id).where(clause).compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
-    assert str(compiled).split("WHERE ")[1].startswith("llm_workflow_jobs.created_at >= %(created_at_1)s")
-    assert compiled.params == {"created_at_1": parsed.since}
+    assert str(compiled).split("WHERE ")[1].startswith("llm_workflow_jobs.created_at >= %(param_1)s::")
+    assert compiled.params == {"param_1": parsed.since}
 
 
 def test_no_parameter_is_no_condition() -> None:

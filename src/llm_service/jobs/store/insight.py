@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from llm_service.db import Database, once_more
 from llm_service.jobs.filters import JobFilters
 from llm_service.jobs.model import JobStatus, WorkflowJob
-from llm_service.jobs.store.listing import COUNT_CAP, count_query, plan_for_the_values
+from llm_service.jobs.store.listing import COUNT_CAP, count_query
 
 BucketSize = Literal["hour", "day"]
 Column = Literal["action", "username", "workflow_name", "error_code"]
@@ -285,7 +285,6 @@ def _newest(filters: JobFilters, *columns: sa.ColumnElement[Any], limit: int) ->
 async def _read(database: Database, query: sa.Executable) -> list[Any]:
     async def read() -> list[Any]:
         async with database.statement() as connection:
-            await plan_for_the_values(connection)
             return list((await connection.execute(query)).all())
 
     return await once_more(read)

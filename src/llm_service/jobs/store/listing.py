@@ -1,34 +1,41 @@
 """Reads: a page of jobs, how many there are, and one job with everything about it."""
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llm_service.db import Database, once_more
+from llm_service.db import Database, Row, once_more
+from llm_service.jobs.binding import Bind, by_name, itself
+from llm_service.jobs.crowds import Crowds
 from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.model import JobAttempt, LLMCall, WebhookAttempt, WebhookDelivery, WorkflowJob
 
-JobRow = sa.Row[Any]
-"""One row as it was read, by column name."""
+JobRow = Row | sa.Row[Any]
+"""One row as it was read: by column name, and by number in the order of SUMMARY."""
 
 COUNT_CAP = 10_000
 CountMode = Literal["capped", "exact", "none"]
 
 SUMMARY = [
-    getattr(WorkflowJob, name)
-    for name in (
-        "id workflow_name status priority user_id username action created_at started_at completed_at "
-        "duration_ms error_message error_code attempt max_attempts webhook_state total_tokens cost_usd "
-        "queued_at run_after lease_expires_at"
-    ).split()
+    *(
+        getattr(WorkflowJob, name)
+        for name in (
+            "id workflow_name status priority user_id username action created_at started_at completed_at "
+            "duration_ms error_message error_code attempt webhook_state total_tokens"
+        ).split()
+    ),
+    sa.cast(WorkflowJob.cost_usd, sa.Double).label("cost_usd"),
+    *(getattr(WorkflowJob, name) for name in "max_attempts queued_at run_after lease_expires_at".split()),
 ]
 """The columns of a list: the payloads `input_data` and `result` are not among them."""
 
 
 class Page(NamedTuple):
-    rows: list[sa.Row[Any]]
+    rows: Sequence[JobRow]
     has_more: bool
     total: int | None
     total_is_capped: bool
@@ -42,59 +49,78 @@ async def page(
     offset: int = 0,
     cursor: Cursor | None = None,
     count: CountMode = "capped",
+    crowds: Crowds | None = None,
 ) -> Page:
-    """One page, newest first, and the total under the same conditions."""
+    """One page, newest first, and the total under the same conditions.
 
-    async def read() -> Page:
-        async with database.statement() as connection:
-            await plan_for_the_values(connection)
-            query = page_query(filters, limit=limit + 1, offset=offset, cursor=cursor)
-            rows = list((await connection.execute(query)).all())
-            total, capped = await _total(connection, filters, count)
-        return Page(rows[:limit], len(rows) > limit, total, capped)
-
-    return await once_more(read)
-
-
-async def plan_for_the_values(connection: AsyncConnection) -> None:
-    """From its sixth run on, PostgreSQL may plan a prepared statement once for all values.
-
-    A plan for the average user sorts all that the busiest one ever did. The setting stays with the connection.
+    With `crowds`, a question with more than twice COUNT_CAP matches is not counted again for some seconds.
     """
-    if "plans for the values" not in connection.info:
-        await connection.execute(sa.text("SET plan_cache_mode = force_custom_plan"))
-        connection.info["plans for the values"] = True
-
-
-def page_query(
-    filters: JobFilters, *, limit: int, offset: int = 0, cursor: Cursor | None = None
-) -> sa.Select[Any]:
-    query = sa.select(*SUMMARY).where(*filters.clauses()).order_by(*filters.order()).limit(limit)
+    query = _page_of(filters.shape(), has_place=cursor is not None, has_offset=offset > 0)
+    values = filters.values() | {"limit": limit + 1, "offset": offset}
     if cursor is not None:
-        return query.where(cursor.clause(filters.column))
-    return query.offset(offset) if offset else query
-
-
-def count_query(filters: JobFilters, cap: int | None) -> sa.Select[int]:
-    """Counts the matches, looking at no more than `cap` of them."""
-    matches: sa.Select[Any] = (
-        sa.select(sa.literal_column("1")).select_from(WorkflowJob).where(*filters.clauses())
-    )
-    if cap is None:
-        return sa.select(sa.func.count()).select_from(WorkflowJob).where(*filters.clauses())
-    return sa.select(sa.func.count()).select_from(matches.order_by(*filters.order()).limit(cap).subquery())
+        values |= cursor.values()
+    rows = await once_more(lambda: database.fetch(query, values))
+    has_more = len(rows) > limit
+    if count == "none":
+        total, capped = None, False
+    elif not has_more and not offset and cursor is None:
+        total, capped = len(rows), False  # what is shown is all there is
+    else:
+        total, capped = await _total(database, filters, count, crowds)
+    return Page(rows[:limit], has_more, total, capped)
 
 
 async def _total(
-    connection: AsyncConnection, filters: JobFilters, mode: CountMode
-) -> tuple[int | None, bool]:
-    if mode == "none":
-        return None, False
-    cap = COUNT_CAP + 1 if mode == "capped" else None
-    counted = (await connection.execute(count_query(filters, cap))).scalar_one()
-    if mode == "capped" and counted > COUNT_CAP:
+    database: Database, filters: JobFilters, mode: CountMode, crowds: Crowds | None
+) -> tuple[int, bool]:
+    is_capped = mode == "capped"
+    if is_capped and crowds is not None and crowds.is_known(filters):
         return COUNT_CAP, True
-    return counted, False
+    most = (2 * COUNT_CAP if crowds is not None else COUNT_CAP) + 1
+    values = filters.values() | {"most": most}
+    [(counted,)] = await once_more(
+        lambda: database.fetch(_count_of(filters.shape(), is_capped=is_capped), values)
+    )
+    if not is_capped or counted <= COUNT_CAP:
+        return counted, False
+    if crowds is not None and counted == most:
+        crowds.note(filters)
+    return COUNT_CAP, True
+
+
+_SOME_PLACE = Cursor(0, bytes(16), b"")
+
+
+# Written once for all values: to build a query anew costs more than to run it.
+@lru_cache(maxsize=1024)
+def _page_of(shape: JobFilters, *, has_place: bool, has_offset: bool) -> sa.Select[Any]:
+    place = _SOME_PLACE if has_place else None
+    return page_query(shape, limit=1, offset=int(has_offset), cursor=place, bind=by_name)
+
+
+@lru_cache(maxsize=1024)
+def _count_of(shape: JobFilters, *, is_capped: bool) -> sa.Select[int]:
+    return count_query(shape, 1 if is_capped else None, bind=by_name)
+
+
+def page_query(
+    filters: JobFilters, *, limit: int, offset: int = 0, cursor: Cursor | None = None, bind: Bind = itself
+) -> sa.Select[Any]:
+    query = sa.select(*SUMMARY).where(*filters.clauses(bind)).order_by(*filters.order())
+    query = query.limit(bind("limit", limit, sa.Integer()))
+    if cursor is not None:
+        return query.where(cursor.clause(filters.column, bind))
+    return query.offset(bind("offset", offset, sa.Integer())) if offset else query
+
+
+def count_query(filters: JobFilters, most: int | None, bind: Bind = itself) -> sa.Select[int]:
+    """Counts the matches, looking at no more than `most` of them."""
+    conditions = filters.clauses(bind)
+    if most is None:
+        return sa.select(sa.func.count()).select_from(WorkflowJob).where(*conditions)
+    matches: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(WorkflowJob).where(*conditions)
+    newest = matches.order_by(*filters.order()).limit(bind("most", most, sa.Integer()))
+    return sa.select(sa.func.count()).select_from(newest.subquery())
 
 
 class JobRecord(NamedTuple):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from llm_service.db import Database
 from llm_service.jobs.filters import STATUS_FILTERS, JobFilters
 from llm_service.jobs.model import UNFINISHED, WorkflowJob
-from llm_service.jobs.store.listing import COUNT_CAP, SUMMARY, JobRow, plan_for_the_values
+from llm_service.jobs.store.listing import COUNT_CAP, SUMMARY, JobRow
 
 
 class Measured(NamedTuple):
@@ -34,7 +34,6 @@ async def measure(database: Database, among: Sequence[JobFilters]) -> Measured:
     if not among:
         return Measured(0, None)
     async with database.statement() as connection:
-        await plan_for_the_values(connection)
         row = (await connection.execute(measure_query(among))).one()
     return Measured(min(row[0], COUNT_CAP + 1), row[1])
 
