@@ -102,6 +102,28 @@ def test_the_questions_of_the_actions_fit(
         questions.nth(number).locator("summary").click()
 
 
+SMALL = """() => [...document.querySelectorAll('button, .button, select, input, summary, .chip, .top a')].filter(element => {
+  const box = element.getBoundingClientRect();
+  if (!box.width || element.closest('[hidden], .unseen, .skip, .choice, thead')) return false;
+  const target = element.closest('label') ?? element.closest('.pick') ?? element;
+  const size = target.getBoundingClientRect();
+  return size.height < 43.5 || size.width < 43.5;
+}).map(element => `${element.getBoundingClientRect().width} x ${element.getBoundingClientRect().height} ${element.outerHTML.slice(0, 120)}`)"""
+
+
+@pytest.mark.parametrize("name", ["failed", "detail", "login"])
+def test_controls_are_large_enough_for_a_finger(
+    month: Site, visitor: Visitor, picture: Callable[[Page, str], None], name: str
+) -> None:
+    if name == "login":
+        visitor._states.pop(month.url, None)
+    page = visitor.open(month, PAGES[name], width=390, height=780, has_touch=True, is_mobile=True)
+    settle(page)
+    picture(page, f"touch-{name}")
+    assert page.evaluate("matchMedia('(pointer: coarse)').matches")
+    assert page.evaluate(SMALL) == []
+
+
 def test_the_charts_say_the_same_as_a_table(
     month: Site, visitor: Visitor, picture: Callable[[Page, str], None]
 ) -> None:

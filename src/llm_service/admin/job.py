@@ -118,12 +118,14 @@ async def _around(services: Services, job: Any, now: datetime) -> Around:
 
 
 async def _same_error(services: Services, job: Any, now: datetime) -> tuple[int, bool]:
-    """How many jobs failed with this job's code today, this one among them if it did."""
+    """How many other jobs of today failed with this job's code."""
     if job.error_code is None:
         return 0, False
-    filters = JobFilters(status="failed", error_code=job.error_code, window=LimitResults.parse("Today", now))
+    today = LimitResults.parse("Today", now)
+    filters = JobFilters(status="failed", error_code=job.error_code, window=today)
     page = await listing.page(services.database, filters, limit=1)
-    return page.total or 0, page.total_is_capped
+    is_counted = today.since is not None and job.created_at >= today.since and not page.total_is_capped
+    return (page.total or 0) - is_counted, page.total_is_capped
 
 
 def call_of(call: Any) -> dict[str, Any]:

@@ -5,26 +5,32 @@ import { now, tell } from "./time.js";
 const IDLE_MS = 15 * 60 * 1000;
 const LONGEST_MS = 60 * 1000;
 const BANNER_AFTER = 2;
+const AFTER_OTHERS_MS = 500;
 
-/** Whether somebody is in the middle of something that an update would disturb. */
-export function isInUse() {
+/** Whether somebody is in the middle of something that any update would disturb. */
+export function isBusy() {
   const active = document.activeElement;
   return Boolean(
-    document.querySelector(".pick input:checked, dialog[open], :popover-open, .deed[open]") ||
+    document.querySelector("dialog[open], :popover-open, .deed[open]") ||
       active?.matches("input:not([type=checkbox], [type=radio]), textarea") ||
       !(document.getSelection()?.isCollapsed ?? true),
   );
 }
 
-/** Calls `look()` every `interval()` ms; 0 is never. Returns `soon()`, which looks now, and `stop()`. */
-export function poll({ interval, look }) {
-  const failure = document.getElementById("failure");
+/** The same for the list, where also a selection must stay what it is. */
+export const isInUse = () => isBusy() || document.querySelector(".pick input:checked") !== null;
+
+/**
+ * Calls `look()` every `interval()` ms (0 is never) unless `isHeld()`; `look` returns false where it left it to another tab.
+ * What goes wrong is said in `failure`. Returns `soon()`, which looks now, `heard()` for news that came in another way,
+ * and `replan()` for another interval.
+ */
+export function poll({ interval, look, failure, isHeld = isInUse }) {
   let timer = 0;
   let failures = 0;
   let isLooking = false;
   let lastGood = now();
   let lastSign = performance.now();
-  let stopped = false;
 
   const sign = () => {
     const wasIdle = performance.now() - lastSign > IDLE_MS;
@@ -36,12 +42,12 @@ export function poll({ interval, look }) {
 
   function plan(delay) {
     clearTimeout(timer);
-    if (!stopped && interval() > 0) timer = setTimeout(tick, delay);
+    if (interval() > 0) timer = setTimeout(tick, delay);
   }
 
   function tick() {
     if (document.hidden || performance.now() - lastSign > IDLE_MS) return;
-    if (isInUse()) {
+    if (isHeld()) {
       plan(Math.min(1000, interval()));
       return;
     }
@@ -54,11 +60,7 @@ export function poll({ interval, look }) {
     clearTimeout(timer);
     let delay = interval();
     try {
-      await look(isAsked);
-      failures = 0;
-      lastGood = now();
-      failure.hidden = true;
-      document.body.classList.remove("stale");
+      if ((await look(isAsked)) !== false) wentWell();
     } catch (error) {
       failures += 1;
       delay = Math.max(error.retryAfter * 1000 || 0, Math.min(LONGEST_MS, interval() * 2 ** failures || 5000));
@@ -69,8 +71,21 @@ export function poll({ interval, look }) {
     plan(delay);
   }
 
+  function wentWell() {
+    failures = 0;
+    lastGood = now();
+    failure.hidden = true;
+    failure.parentElement.classList.remove("stale");
+  }
+
+  /** Another tab has just looked: this one does so only when the other falls silent. */
+  function heard() {
+    wentWell();
+    plan(interval() + AFTER_OTHERS_MS);
+  }
+
   function complain(error, delay) {
-    document.body.classList.add("stale");
+    failure.parentElement.classList.add("stale");
     const again = interval() > 0 ? `, retrying in ${Math.round(delay / 1000)} s` : "";
     const id = error.requestId ? ` Request id ${error.requestId}.` : "";
     failure.replaceChildren(`${error.message} Not updating since `, time(lastGood), `${again}.${id} `, retryButton());
@@ -87,7 +102,7 @@ export function poll({ interval, look }) {
   }
 
   plan(interval());
-  return { soon, replan: () => plan(interval()), stop: () => ((stopped = true), clearTimeout(timer)) };
+  return { soon, heard, replan: () => plan(interval()) };
 }
 
 function time(ms) {
