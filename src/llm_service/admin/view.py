@@ -19,8 +19,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     status: str
     word: str
-    again_at: datetime | None
-    """When a job that waits to be tried again is due."""
+    note: str | None
     attempt: int
     max_attempts: int
     action: str | None
@@ -45,7 +44,7 @@ def row_of(job: Any, now: datetime) -> Row:
         id=str(job.id),
         status=job.status,
         word=status_word(job, now),
-        again_at=job.run_after if _waits_for_retry(job, now) else None,
+        note=f"at {job.run_after:%H:%M:%S}" if _waits_for_retry(job, now) else None,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         action=job.action,
