@@ -72,6 +72,7 @@ async def show_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Re
         preview=PREVIEW,
         prompt_preview=PROMPT,
         hook=_hook(record.job.webhook_url),
+        signed=_signed(services, record.job),
     )
 
 
@@ -157,6 +158,13 @@ def _hook(url: str | None) -> tuple[str, str, str] | None:
     host = urlsplit(url).netloc
     before, _, after = url.partition(host) if host else (url, "", "")
     return before, host, after
+
+
+def _signed(services: Services, job: Any) -> str:
+    """Which secret signs the webhook: the job's own before the service's."""
+    if job.has_own_secret:
+        return "signed with the job's own secret"
+    return "signed with the service's secret" if services.settings.webhook_secret else "not signed"
 
 
 @get("/queue/{job_id:uuid}/{name:str}", include_in_schema=False)
