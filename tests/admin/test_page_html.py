@@ -122,6 +122,31 @@ async def test_a_job_page_shows_numbers_as_they_are_and_the_download_all(queue_o
     assert download.headers["content-disposition"] == f'attachment; filename="{JOB}-input.json"'
 
 
+async def test_the_page_says_who_signs_the_webhook_and_never_shows_the_secret(
+    queue_of_300: Browser, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(
+        "UPDATE llm_workflow_jobs SET webhook_url = 'https://receiver.example.org' WHERE id = $1::uuid", JOB
+    )
+    assert "not signed" in (await queue_of_300.client.get(f"/admin/queue/{JOB}")).text
+    await sql.execute(
+        "UPDATE llm_workflow_jobs SET webhook_secret = 'canary-of-a-secret' WHERE id = $1::uuid", JOB
+    )
+    page = (await queue_of_300.client.get(f"/admin/queue/{JOB}")).text
+    assert "signed with the job&#39;s own secret" in page
+    assert "canary" not in page
+
+
+async def test_a_failed_job_counts_the_others_of_today_with_its_code(
+    admin: Browser, sql: asyncpg.Connection
+) -> None:
+    await sql.execute(INSERT, 20)
+    await sql.execute("UPDATE llm_workflow_jobs SET created_at = now(), completed_at = now()")
+    assert "3 other jobs failed with this code today" in (await admin.client.get(f"/admin/queue/{JOB}")).text
+    await sql.execute("UPDATE llm_workflow_jobs SET status = 'completed' WHERE id <> $1::uuid", JOB)
+    assert "failed with this code today" not in (await admin.client.get(f"/admin/queue/{JOB}")).text
+
+
 async def test_a_job_that_is_not_there_has_a_page_of_its_own(admin: Browser) -> None:
     page = await admin.client.get("/admin/queue/not-a-job?status=failed")
     assert page.status_code == 404

@@ -1,7 +1,7 @@
 """What an admin does on the page: find who it was, act, and not be disturbed by what changes meanwhile."""
 
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -65,6 +65,54 @@ def test_the_story_by_keyboard_alone(month: Site, visitor: Visitor) -> None:
     page.wait_for_selector("#jobs")
     assert "action=generate+contacts" in page.url
     assert "status=failed" in page.url
+
+
+HIDDEN = """() => {
+    const element = document.activeElement, box = element.getBoundingClientRect();
+    if (element === document.body) return null;
+    const isMarked = getComputedStyle(element).outlineStyle !== 'none' || element.matches('.bars a, .choice input, #main');
+    const top = document.elementFromPoint(box.x + Math.min(box.width, 40) / 2, box.y + Math.min(box.height, 20) / 2);
+    const isOnTop = element.contains(top) || top?.contains(element) || element.closest('label')?.contains(top);
+    return isMarked && isOnTop ? null : element.outerHTML.slice(0, 120);
+}"""
+
+
+@pytest.mark.parametrize("path", ["/admin/queue?status=failed", f"/admin/queue/{STORY}"])
+def test_what_has_the_focus_is_seen(month: Site, visitor: Visitor, path: str) -> None:
+    page = visitor.open(month, path, height=600)
+    settle(page)
+    hidden = []
+    for key in ["Tab"] * 60 + ["Shift+Tab"] * 58:
+        page.keyboard.press(key)
+        hidden.append(page.evaluate(HIDDEN))
+    assert [element for element in hidden if element] == []
+
+
+def test_every_filter_survives_a_reload(month: Site, visitor: Visitor) -> None:
+    wanted = {
+        "status": "failed",
+        "limit": "30 Days",
+        "action": "generate contacts",
+        "user": "jane_smith",
+        "workflow": "emergency_contacts",
+        "error": "ModelTimeout",
+    }
+    page = visitor.open(month, "/admin/queue")
+    for name in ("status", "limit"):
+        page.locator(f"#f-{name}").select_option(wanted[name])
+        page.wait_for_url(f"**{name}=**")
+    for name in ("action", "user", "workflow", "error"):
+        page.locator(f"#f-{name}").fill(wanted[name])
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**{name}=**")
+    before = rows(page)
+    assert before
+    page.reload()
+    assert {name: page.locator(f"#f-{name}").input_value() for name in wanted} == wanted
+    assert rows(page) == before
+    page.locator("#pick-all").check()
+    page.locator("#selection [data-action=retry]").click()
+    expect(page.locator("#bulk-title")).to_contain_text(f"{len(before)} job")
 
 
 def test_single_keys_can_be_switched_off(month: Site, visitor: Visitor) -> None:
@@ -163,6 +211,22 @@ def test_nothing_moves_while_a_row_is_selected(month: Site, visitor: Visitor) ->
         page.clock.run_for(12_000)
 
 
+@pytest.mark.parametrize("menu", ["View settings", "About limiting the results"])
+def test_nothing_moves_while_a_menu_is_open(month: Site, visitor: Visitor, menu: str) -> None:
+    page = visitor.open(month, "/admin/queue")
+    page.clock.install()
+    page.reload()
+    settle(page)
+    page.get_by_role("button", name=menu).click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/rows" in request.url else None)
+    page.clock.run_for(30_000)
+    assert asked == []
+    page.keyboard.press("Escape")
+    with page.expect_request("**/admin/queue/rows**"):
+        page.clock.run_for(12_000)
+
+
 def test_a_hidden_tab_asks_nothing(month: Site, visitor: Visitor) -> None:
     page = visitor.open(month, "/admin/queue")
     page.clock.install()
@@ -183,8 +247,10 @@ def test_a_retry_from_a_selection_says_what_it_does_and_keeps_the_filters(
 ) -> None:
     page = visitor.open(month, "/admin/queue?status=failed&action=generate+contacts&limit=30+Days")
     before = page.url
-    box = page.locator("#jobs tbody .pick input").first
+    box = page.locator("#jobs tbody .pick input").nth(25)
     box.check()
+    scrolled = page.evaluate("scrollY")
+    assert scrolled > 300
     page.locator("#selection [data-action=retry]").click()
     expect(page.locator("#bulk-title")).to_contain_text("1 job")
     expect(page.locator("#bulk-body li")).to_have_count(1)
@@ -197,6 +263,8 @@ def test_a_retry_from_a_selection_says_what_it_does_and_keeps_the_filters(
     )
     assert page.url == before
     expect(page.locator("#selection")).to_be_hidden()
+    assert abs(page.evaluate("scrollY") - scrolled) < 80
+    assert page.evaluate("document.activeElement !== document.body"), "the focus was lost"
 
 
 def test_all_that_match_repeats_the_filter_and_wants_the_count_typed(month: Site, visitor: Visitor) -> None:
@@ -277,6 +345,37 @@ def test_hostile_text_is_shown_and_never_run(month: Site, visitor: Visitor) -> N
     month.sql("DELETE FROM llm_workflow_jobs WHERE username = ANY($1)", HOSTILE)
 
 
+def test_hostile_text_in_every_part_of_a_job_is_text(month: Site, visitor: Visitor) -> None:
+    text = "".join(HOSTILE)
+    job_id = month.sql(INSERT, text[:255], text[:255], "failed", text[:50])[0][0]
+    month.sql(
+        """UPDATE llm_workflow_jobs SET workflow_name = left($2, 100), error_message = repeat($2, 40), webhook_url = 'https://' || $2,
+           input_data = jsonb_build_object($2, $2), result = jsonb_build_object('answer', $2) WHERE id = $1::uuid""",
+        job_id,
+        text,
+    )
+    page = visitor.open(month, f"/admin/queue?workflow={quote(text[:100])}")
+    settle(page)
+    page.locator("#jobs .title").first.click()
+    expect(page.locator("#panel #job")).to_be_visible()
+    for where in (
+        ".job-title h1",
+        "#error-message",
+        ".hook-url",
+        "[data-live=input] .tree",
+        "[data-live=output] .tree",
+        ".facts",
+    ):
+        said = page.locator(f"#panel {where}").first.inner_text()
+        assert "<script>alert(1)</script>" in said, where
+        assert "{{7*7}}" in said, where
+    page.reload()
+    expect(page.locator("#error-message")).to_contain_text("\\x1b[31mred")
+    assert page.locator("#job img, #job script, #job iframe").count() == 0
+    assert visitor.complaints == []
+    month.sql("DELETE FROM llm_workflow_jobs WHERE id = $1::uuid", job_id)
+
+
 def test_jobs_from_before_users_and_actions_were_kept_are_shown(month: Site, visitor: Visitor) -> None:
     page = visitor.open(month, "/admin/queue?limit=200")
     bare = page.locator("#jobs tbody tr", has=page.locator(".c-user .none"))
@@ -298,6 +397,47 @@ def test_a_large_result_opens_at_once(month: Site, visitor: Visitor) -> None:
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the output as JSON").click()
     assert download.value.path().stat().st_size > 2_000_000
+
+
+NOTE_LONG_TASKS = """
+window.longest = 0;
+new PerformanceObserver(list => {
+    for (const task of list.getEntries()) window.longest = Math.max(window.longest, task.duration);
+}).observe({type: 'longtask', buffered: true});
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        (
+            "5 MB",
+            "(SELECT jsonb_object_agg('key' || n, repeat(md5(n::text), 8)) FROM generate_series(1, 18500) n)",
+        ),
+        (
+            "2,000 nodes, as a tree",
+            "(SELECT jsonb_build_object('all', jsonb_agg(n)) FROM generate_series(1, 1998) n)",
+        ),
+        (
+            "100,000 nodes",
+            "(SELECT jsonb_build_object('all', jsonb_agg(n)) FROM generate_series(1, 100000) n)",
+        ),
+    ],
+)
+def test_a_huge_result_opens_within_a_second_and_never_holds_the_tab_up(
+    month: Site, visitor: Visitor, name: str, result: str
+) -> None:
+    job_id = month.sql(INSERT, "archive", f"dump {name}", "completed", None)[0][0]
+    month.sql(f"UPDATE llm_workflow_jobs SET result = {result} WHERE id = $1::uuid", job_id)
+    page = visitor.open(month, f"/admin/queue/{STORY}")
+    page.add_init_script(NOTE_LONG_TASKS)
+    page.goto(month.url + f"/admin/queue/{job_id}")
+    page.locator("[data-live=output] .card-tools").get_by_role("button", name="Copy").click()
+    expect(page.locator("#said")).not_to_be_empty()
+    interactive_ms = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    longest_ms = page.evaluate("window.longest")
+    assert interactive_ms < 1000
+    assert longest_ms <= 200
 
 
 def test_a_running_job_is_followed_to_its_end(month: Site, visitor: Visitor) -> None:

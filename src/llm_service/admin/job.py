@@ -75,6 +75,7 @@ async def show_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Re
         preview=PREVIEW,
         prompt_preview=PROMPT,
         hook=_hook(record.job.webhook_url),
+        signed=_signed(services, record.job),
     )
 
 
@@ -123,13 +124,14 @@ async def _around(services: Services, job: Any, now: datetime) -> Around:
 
 
 async def _same_error(services: Services, job: Any, now: datetime) -> tuple[int, bool]:
-    """How many jobs failed with this job's code today, this one among them if it did."""
+    """How many other jobs of today failed with this job's code."""
     if job.error_code is None:
         return 0, False
     today = LimitResults.parse("Today", now)
     filters = JobFilters(status="failed", error_code=job.error_code, window=today, moment="completed_at")
     page = await listing.page(services.database, filters, limit=1)
-    return page.total or 0, page.total_is_capped
+    is_counted = today.since is not None and job.completed_at >= today.since and not page.total_is_capped
+    return (page.total or 0) - is_counted, page.total_is_capped
 
 
 def call_of(call: Any) -> dict[str, Any]:
@@ -161,6 +163,13 @@ def _hook(url: str | None) -> tuple[str, str, str] | None:
     host = urlsplit(url).netloc
     before, _, after = url.partition(host) if host else (url, "", "")
     return before, host, after
+
+
+def _signed(services: Services, job: Any) -> str:
+    """Which secret signs the webhook: the job's own before the service's."""
+    if job.has_own_secret:
+        return "signed with the job's own secret"
+    return "signed with the service's secret" if services.settings.webhook_secret else "not signed"
 
 
 @get("/queue/{job_id:uuid}/{name:str}", include_in_schema=False)

@@ -4,9 +4,10 @@ import { tell } from "./time.js";
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
-/** What an element says, without what the passing of time alone changes. */
+/** What the server said of an element: without what the passing of time changes, and what script has added. */
 function essence(element) {
   const copy = element.cloneNode(true);
+  for (const made of copy.querySelectorAll("[data-made]")) made.remove();
   for (const moving of copy.querySelectorAll("time, [data-since]")) {
     moving.textContent = "";
     moving.removeAttribute("title");
@@ -23,15 +24,46 @@ export function patchParts(fresh, root = document) {
   }
 }
 
-/** Replace an element, and give the focus back to what stands at the same place. */
+/**
+ * Bring the children of `here` to those of `other`: parts come and go, those that differ are replaced, and the others
+ * are not touched.
+ */
+export function patchChildren(here, other) {
+  const name = (part) => part.dataset.live ?? part.className;
+  const left = new Map([...here.children].map((part) => [name(part), part]));
+  let before = here.firstElementChild;
+  for (const part of other.children) {
+    let placed = left.get(name(part));
+    left.delete(name(part));
+    if (!placed) {
+      placed = document.importNode(part, true);
+      here.insertBefore(placed, before);
+      tell(placed);
+    } else if (!part.dataset.live) patchChildren(placed, part);
+    else if (essence(placed) !== essence(part)) placed = replace(placed, part);
+    before = placed.nextElementSibling;
+  }
+  for (const gone of left.values()) gone.remove();
+}
+
+/** Replace an element: what was opened or ticked in it stays so, and the focus goes to what stands at the same place. */
 export function replace(old, other) {
   const places = "a, button, input, select, summary, [tabindex]";
   const index = [...old.querySelectorAll(places)].indexOf(document.activeElement);
   const adopted = document.importNode(other, true);
+  carry(old, adopted);
   old.replaceWith(adopted);
   tell(adopted);
   if (index >= 0) adopted.querySelectorAll(places)[index]?.focus({ preventScroll: true });
   return adopted;
+}
+
+function carry(old, fresh) {
+  const name = (details) => details.querySelector("summary").textContent;
+  const opened = new Set([...old.querySelectorAll("details[open]")].map(name));
+  for (const details of fresh.querySelectorAll("details")) details.open ||= opened.has(name(details));
+  const ticked = new Set([...old.querySelectorAll("input:checked")].map((box) => box.id || box.value));
+  for (const box of fresh.querySelectorAll("input")) if (ticked.has(box.id || box.value)) box.checked = true;
 }
 
 const rowsOf = (root) => [...root.querySelectorAll("#jobs tbody tr")];
@@ -82,8 +114,15 @@ function drop(shown, incoming, isExact) {
   const order = [...shown.keys()];
   const last = incoming.map((row) => order.indexOf(row.id)).reduce((a, b) => Math.max(a, b), -1);
   order.forEach((id, index) => {
-    if (!kept.has(id) && (isExact || index < last)) shown.get(id).remove();
+    if (!kept.has(id) && (isExact || index < last)) takeAway(shown.get(id));
   });
+}
+
+/** The focus of a row that goes is on the next one. */
+function takeAway(row) {
+  const next = row.contains(document.activeElement) && (row.nextElementSibling ?? row.previousElementSibling);
+  row.remove();
+  if (next) next.querySelector(".title").focus({ preventScroll: true });
 }
 
 /** Put the rows of the next page below the others. Returns how many came. */

@@ -6,30 +6,36 @@ const SHORTEST_MS = 2000;
 const IDLE_MS = 15 * 60 * 1000;
 const LONGEST_MS = 60 * 1000;
 const BANNER_AFTER = 2;
+const AFTER_OTHERS_MS = 500;
 
-/** Whether somebody is in the middle of something that an update would disturb. */
-export function isInUse() {
+/** Whether somebody is in the middle of something that any update would disturb. */
+export function isBusy() {
   const active = document.activeElement;
   return Boolean(
-    document.querySelector(".pick input:checked, dialog[open], :popover-open, .deed[open]") ||
+    document.querySelector("dialog[open], :popover-open, .deed[open]") ||
       active?.matches("input:not([type=checkbox], [type=radio]), textarea") ||
       !(document.getSelection()?.isCollapsed ?? true),
   );
 }
 
+/** The same for the list, where also a selection must stay what it is. */
+export const isInUse = () => isBusy() || document.querySelector(".pick input:checked") !== null;
+
 /** An interval that the server does not refuse, whatever a setting says; what is no number is never. */
 export const spaced = (ms) => (ms > 0 ? Math.max(SHORTEST_MS, ms) : 0);
 
-/** Calls `look()` every `interval()` ms, 2 s at least; 0 is never. Returns `soon()`, which looks now, and `stop()`. */
-export function poll({ interval: wanted, look }) {
+/**
+ * Calls `look()` every `interval()` ms (2 s at least; 0 is never) unless `isHeld()`; `look` returns false where it left it
+ * to another tab. What goes wrong is said in `failure`. Returns `soon()`, which looks now, `heard()` for news that came in
+ * another way, and `replan()` for another interval.
+ */
+export function poll({ interval: wanted, look, failure, isHeld = isInUse }) {
   const interval = () => spaced(wanted());
-  const failure = document.getElementById("failure");
   let timer = 0;
   let failures = 0;
   let isLooking = false;
   let lastGood = now();
   let lastSign = performance.now();
-  let stopped = false;
 
   const sign = () => {
     const wasIdle = performance.now() - lastSign > IDLE_MS;
@@ -41,12 +47,12 @@ export function poll({ interval: wanted, look }) {
 
   function plan(delay) {
     clearTimeout(timer);
-    if (!stopped && interval() > 0) timer = setTimeout(tick, delay);
+    if (interval() > 0) timer = setTimeout(tick, delay);
   }
 
   function tick() {
     if (document.hidden || performance.now() - lastSign > IDLE_MS) return;
-    if (isInUse()) {
+    if (isHeld()) {
       plan(Math.min(1000, interval()));
       return;
     }
@@ -59,11 +65,7 @@ export function poll({ interval: wanted, look }) {
     clearTimeout(timer);
     let delay = interval();
     try {
-      await look(isAsked);
-      failures = 0;
-      lastGood = now();
-      failure.hidden = true;
-      document.body.classList.remove("stale");
+      if ((await look(isAsked)) !== false) wentWell();
     } catch (error) {
       failures += 1;
       delay = Math.max(error.retryAfter * 1000 || 0, Math.min(LONGEST_MS, interval() * 2 ** failures || 5000));
@@ -74,8 +76,21 @@ export function poll({ interval: wanted, look }) {
     plan(delay);
   }
 
+  function wentWell() {
+    failures = 0;
+    lastGood = now();
+    failure.hidden = true;
+    failure.parentElement.classList.remove("stale");
+  }
+
+  /** Another tab has just looked: this one does so only when the other falls silent. */
+  function heard() {
+    wentWell();
+    plan(interval() + AFTER_OTHERS_MS);
+  }
+
   function complain(error, delay) {
-    document.body.classList.add("stale");
+    failure.parentElement.classList.add("stale");
     const again = interval() > 0 ? `, retrying in ${Math.round(delay / 1000)} s` : "";
     const id = error.requestId ? ` Request id ${error.requestId}.` : "";
     failure.replaceChildren(`${error.message} Not updating since `, time(lastGood), `${again}.${id} `, retryButton());
@@ -92,7 +107,7 @@ export function poll({ interval: wanted, look }) {
   }
 
   plan(interval());
-  return { soon, replan: () => plan(interval()), stop: () => ((stopped = true), clearTimeout(timer)) };
+  return { soon, heard, replan: () => plan(interval()) };
 }
 
 function time(ms) {

@@ -3,11 +3,13 @@
 import { askAndDo } from "./bulk.js";
 import { explainMidnight, openFilters } from "./filters.js";
 import { openInsight } from "./insight.js";
+import { openPanel } from "./panel.js";
 import { appendRows, patchParts, patchTable } from "./patch.js";
-import { poll } from "./poll.js";
+import { isInUse, poll } from "./poll.js";
 import { recall, remember } from "./prefs.js";
 import { openSelection } from "./select.js";
-import { askDocument, say } from "./talk.js";
+import { share } from "./share.js";
+import { ask, askDocument, parsed, say } from "./talk.js";
 import { now } from "./time.js";
 import { listenToKeys, openView } from "./view.js";
 
@@ -23,27 +25,52 @@ let waiting = null;
 
 /** Look at the server once. What was asked for by hand goes in; what was not must not move what is being read. */
 async function look(isAsked) {
-  const withCounts = isAsked || performance.now() - countedAt > COUNTS_EVERY_MS;
   const refresh = byId("refresh");
-  const table = byId("jobs");
   if (isAsked) {
-    table.setAttribute("aria-busy", "true");
+    byId("jobs").setAttribute("aria-busy", "true");
     refresh.classList.add("busy");
   }
   try {
+    const withCounts = isAsked || performance.now() - countedAt > COUNTS_EVERY_MS;
     const url = `/admin/queue/rows?${query}${withCounts ? `${query ? "&" : ""}part=all` : ""}`;
-    const fresh = await askDocument(url, isAsked ? null : etags);
-    if (withCounts) countedAt = performance.now();
-    if (fresh) put(fresh, isAsked || (scrollY < 80 && !byId("jobs").contains(document.activeElement)));
-    showUpdated();
+    const answer = isAsked ? await shared.ask(() => askRows(url, null)) : await shared.askUnlessAsked(() => askRows(url, etags));
+    if (!answer) return false;
+    take(answer, isAsked || isAtTop());
     if (isAsked) {
       rememberOrder();
       say(`${byId("jobs").tagName === "TABLE" ? document.querySelector(".showing").textContent.trim() : "No jobs"}, updated.`);
     }
+    return true;
   } finally {
     byId("jobs").setAttribute("aria-busy", "false");
     refresh.classList.remove("busy");
   }
+}
+
+/** The rows and the name of what they say; `text` is null where that is what `tags` has. */
+async function askRows(url, tags) {
+  const response = await ask(url, tags);
+  if (!response) return { url, etag: tags.get(url), text: null };
+  return { url, etag: response.headers.get("etag"), text: await response.text() };
+}
+
+const isAtTop = () => scrollY < 80 && !byId("jobs").contains(document.activeElement);
+
+function take({ url, etag, text }, mayInsert) {
+  if (url.endsWith("part=all")) countedAt = performance.now();
+  if (text !== null) {
+    etags.set(url, etag);
+    put(parsed(text), mayInsert);
+  }
+  showUpdated();
+}
+
+/** What another tab with the same list got. Without it this one is behind, and asks when its own turn comes. */
+function hear(answer) {
+  const isBehind = answer.text === null && etags.get(answer.url) !== answer.etag;
+  if (interval.value === "0" || isInUse() || isBehind) return;
+  take(answer, isAtTop());
+  live.heard();
 }
 
 function put(fresh, mayInsert) {
@@ -60,6 +87,7 @@ function put(fresh, mayInsert) {
   patchParts(fresh);
   if (isWindow && isExtended) countShown();
   selection.show();
+  panel.mark();
 }
 
 function countShown() {
@@ -85,6 +113,7 @@ async function loadMore(link) {
     for (const back of document.querySelectorAll('[data-live="more"] a:not(#more)')) back.remove();
     countShown();
     rememberOrder();
+    panel.mark();
     say(`${came} more jobs.`);
     document.querySelectorAll("#jobs tbody tr")[document.querySelectorAll("#jobs tbody tr").length - came]?.querySelector(".title").focus({ preventScroll: true });
   } catch (error) {
@@ -105,11 +134,13 @@ function rememberOrder() {
   }
 }
 
-function move(step) {
-  const links = [...document.querySelectorAll("#jobs .title")];
-  const at = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
-  links[at < 0 ? 0 : Math.min(links.length - 1, Math.max(0, at + step))]?.focus();
-}
+const list = {
+  move(step) {
+    const links = [...document.querySelectorAll("#jobs .title")];
+    const at = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
+    links[at < 0 ? 0 : Math.min(links.length - 1, Math.max(0, at + step))]?.focus();
+  },
+};
 
 openView();
 openFilters();
@@ -122,14 +153,22 @@ const selection = !byId("selection") ? nothing : openSelection({
   totalText: () => document.querySelectorAll(".showing b")[1]?.textContent ?? "0",
   onAction: (action, target, opener) =>
     askAndDo(action, target, opener, () => {
+      const first = document.querySelector("#jobs .pick input:checked");
       selection.clear();
+      first?.focus({ preventScroll: true });
       live.soon();
     }),
 });
 
+const panel = openPanel();
+const shared = share(`llm-queue ${query}`, hear);
 const interval = byId("live");
 interval.value = ["0", "5", "15", "60"].includes(recall("live", "5")) ? recall("live", "5") : "5";
-const live = poll({ interval: () => (isElsewhere ? 0 : Number(interval.value) * 1000), look });
+const live = poll({
+  interval: () => (isElsewhere ? 0 : Number(interval.value) * 1000),
+  look,
+  failure: byId("failure"),
+});
 const showDot = () => byId("live-dot").classList.toggle("off", interval.value === "0");
 interval.addEventListener("change", () => {
   remember("live", interval.value);
@@ -155,13 +194,17 @@ document.addEventListener("click", (event) => {
     if (link.getAttribute("aria-disabled") !== "true") loadMore(link);
     return;
   }
+  const title = event.target.closest?.(".job-row .title");
+  if (title && !event.ctrlKey && !event.metaKey && !event.shiftKey && panel.open(title)) event.preventDefault();
+  if (event.target.matches?.("#jobs .pick")) event.target.querySelector("input").click();
   const row = event.target.closest?.(".job-row");
   const isPlain = !event.target.closest("a, button, input, label, summary") && document.getSelection().isCollapsed;
   if (row && isPlain && !event.target.closest(".pick")) row.querySelector(".title").click();
 });
 listenToKeys({
-  j: () => move(1),
-  k: () => move(-1),
+  j: () => (panel.isOpen() ? panel : list).move(1),
+  k: () => (panel.isOpen() ? panel : list).move(-1),
+  u: () => panel.isOpen() && panel.close(),
   x: () => document.activeElement.closest?.("tr")?.querySelector(".pick input")?.click(),
   r: (event) => event.repeat || live.soon(),
   "/": () => {

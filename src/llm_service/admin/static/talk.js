@@ -51,9 +51,11 @@ async function reach(url, options) {
   throw new Refused(response.status, words, requestId, retryAfter);
 }
 
+export const parsed = (text) => new DOMParser().parseFromString(text, "text/html");
+
 export async function askDocument(url, etags) {
   const response = await ask(url, etags);
-  return response && new DOMParser().parseFromString(await response.text(), "text/html");
+  return response && parsed(await response.text());
 }
 
 export function say(text) {

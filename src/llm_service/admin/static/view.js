@@ -29,11 +29,12 @@ function choose(name, otherwise, apply) {
   }
 }
 
+export const isTyping = (element) => element.matches("input:not([type=checkbox], [type=radio]), select, textarea, [contenteditable]");
+
 /** `keys` maps a key to what it does. Off while something is typed, held with Ctrl/Alt/Meta, or switched off. */
 export function listenToKeys(keys) {
   document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.matches("input:not([type=checkbox], [type=radio]), select, textarea, [contenteditable]");
-    if (isTyping || event.ctrlKey || event.altKey || event.metaKey || recall("keys", "on") !== "on") return;
+    if (isTyping(event.target) || event.ctrlKey || event.altKey || event.metaKey || recall("keys", "on") !== "on") return;
     if (document.querySelector("dialog[open]")) return;
     const act = event.key === "?" ? () => document.getElementById("view").togglePopover() : keys[event.key];
     if (!act) return;

@@ -152,6 +152,7 @@ def _previewed(most: int) -> list[Any]:
         *SUMMARY,
         *(sa.func.left(text, most).label(name) for name, text in pretty.items()),
         *(sa.func.length(text).label(f"{name}_length") for name, text in pretty.items()),
+        WorkflowJob.webhook_secret.is_not(None).label("has_own_secret"),
         *_ONLY_OF_ONE,
     ]
 
@@ -159,8 +160,8 @@ def _previewed(most: int) -> list[Any]:
 async def get_job(database: Database, job_id: UUID, *, preview: int | None = None) -> JobRecord | None:
     """Everything about one job from one snapshot; None where there is no such job.
 
-    With `preview` no more than so many characters of each payload, indented for reading, and their lengths as
-    `input_data_length` and `result_length`.
+    With `preview` no more than so many characters of each payload, indented for reading, their lengths as
+    `input_data_length` and `result_length`, and whether the job `has_own_secret` for its webhook.
     """
     columns = DETAIL if preview is None else _previewed(preview)
     return await once_more(lambda: _read_job(database, job_id, columns))
