@@ -342,7 +342,7 @@ def test_s30_no_interval_that_a_browser_keeps_or_a_page_is_given_goes_below_2_s(
         page.clock.run_for(1_000)
         page.wait_for_timeout(50)
     assert 1 <= len(asked) <= 5
-    poll = page.locator("script[type=module]").get_attribute("src").replace("queue.js", "poll.js")
+    poll = (page.locator("script[type=module]").get_attribute("src") or "").replace("queue.js", "poll.js")
     spaced = page.evaluate(
         "address => import(address).then(({ spaced }) => [0.1, 1999, 2000, 5000, 0, -1, NaN].map(spaced))",
         poll,
