@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import dashboards
 from tests.benchmarks.load import Generator
 from tests.benchmarks.machine import Watch, describe
 from tests.benchmarks.parts import PARTS
@@ -31,6 +32,7 @@ HEADS = {
     "Pick-up beside the bare limit": ("limit", "ours"),
     "A model that takes 1 s, beside what is possible": ("possible", "ours"),
     "Growth of our lists, alone, p50": ("10,000 rows", "all rows"),
+    dashboards.SECTION: ("no page", f"{dashboards.OPEN} pages"),
     "Growth of our worker's memory": ("early", "at the end"),
 }
 

@@ -6,6 +6,7 @@ Both keep as many requests open as there are connections and measure from the fi
 import asyncio
 import itertools
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,9 @@ USERS = 2000
 DONE = """
 function done(summary, latency, requests)
   local e = summary.errors
-  io.write(string.format('RESULT {"requests":%d,"seconds":%.4f,"p50_ms":%.4f,"p99_ms":%.4f,"errors":%d}\\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+  io.write(string.format('RESULT {"requests":%d,"seconds":%.4f,"p50_ms":%.4f,"p95_ms":%.4f,"p99_ms":%.4f,"errors":%d}\\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(95) / 1e3,
+    latency:percentile(99) / 1e3,
     e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
@@ -33,6 +35,7 @@ class Measured(msgspec.Struct, frozen=True):
     requests: int
     seconds: float
     p50_ms: float
+    p95_ms: float
     p99_ms: float
     errors: int
 
@@ -90,11 +93,18 @@ class Generator:
             argv = self._own(requests, port, connections, seconds)
         else:
             argv = self._by_wrk(self._wrk, requests, port, connections, seconds)
+        return self._run(argv, seconds)
+
+    def _run(self, argv: list[str], seconds: float) -> Measured:
         ran = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=seconds + 90)
         for line in ran.stdout.splitlines():
             if line.startswith("RESULT "):
                 return msgspec.json.decode(line.removeprefix("RESULT "), type=Measured)
         raise RuntimeError(f"the load generator failed: {ran.stdout[-500:]} {ran.stderr[-500:]}")
+
+    def run_paced(self, requests: list[bytes], *, port: int, per_s: float, seconds: float) -> Measured:
+        """So many a second, evenly over 16 connections, by the generator of our own: `wrk` knows no pace."""
+        return self._run(self._own(requests, port, 16, seconds, every_s=16 / per_s), seconds)
 
     def _by_wrk(
         self, wrk: str, requests: list[bytes], port: int, connections: int, seconds: float
@@ -109,22 +119,35 @@ class Generator:
         size = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
         return [wrk, *size, "--latency", "-s", str(script), f"http://127.0.0.1:{port}/"]
 
-    def _own(self, requests: list[bytes], port: int, connections: int, seconds: float) -> list[str]:
+    def _own(
+        self, requests: list[bytes], port: int, connections: int, seconds: float, every_s: float = 0
+    ) -> list[str]:
         plan = self._folder / "load.msgpack"
-        plan.write_bytes(msgspec.msgpack.encode((requests, port, connections, seconds)))
+        plan.write_bytes(msgspec.msgpack.encode((requests, port, connections, seconds, every_s)))
         return [sys.executable, "-m", "tests.benchmarks.load", str(plan)]
 
 
 class _Client(asyncio.Protocol):
-    """One connection: a request, its whole answer, the next request."""
+    """One connection: a request, its whole answer, the next request, `every_s` after the one before at the earliest."""
 
-    def __init__(self, requests: "itertools.cycle[bytes]", times: list[float], errors: list[int]) -> None:
-        self._requests, self._times, self._errors = requests, times, errors
+    def __init__(
+        self, requests: "itertools.cycle[bytes]", times: list[float], errors: list[int], every_s: float
+    ) -> None:
+        self._requests, self._times, self._errors, self._every_s = requests, times, errors, every_s
         self._buffer = b""
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._send()
+        self._loop = asyncio.get_running_loop()
+        self._next_at = self._loop.time() + random.uniform(0, self._every_s)
+        self._send_next()
+
+    def _send_next(self) -> None:
+        if not self._every_s:
+            self._send()
+            return
+        self._loop.call_at(self._next_at, self._send)
+        self._next_at = max(self._next_at, self._loop.time()) + self._every_s
 
     def _send(self) -> None:
         self._sent_at = time.perf_counter()
@@ -142,26 +165,31 @@ class _Client(asyncio.Protocol):
         if not head.startswith(b"HTTP/1.1 2"):
             self._errors.append(1)
         self._buffer = b""
-        self._send()
+        self._send_next()
 
 
-async def _generate(requests: list[bytes], port: int, connections: int, seconds: float) -> Measured:
+async def _generate(
+    requests: list[bytes], port: int, connections: int, seconds: float, every_s: float
+) -> Measured:
     times: list[float] = []
     errors: list[int] = []
     turn = itertools.cycle(requests)
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
     made = [
-        await loop.create_connection(lambda: _Client(turn, times, errors), "127.0.0.1", port)
+        await loop.create_connection(lambda: _Client(turn, times, errors, every_s), "127.0.0.1", port)
         for _ in range(connections)
     ]
     await asyncio.sleep(seconds)
     took = time.perf_counter() - start
     for transport, _ in made:
         transport.abort()
-    return Measured(len(times), took, percentile(times, 0.5), percentile(times, 0.99), len(errors))
+    p50, p95, p99 = (percentile(times, share) for share in (0.5, 0.95, 0.99))
+    return Measured(len(times), took, p50, p95, p99, len(errors))
 
 
 if __name__ == "__main__":
-    asked = msgspec.msgpack.decode(Path(sys.argv[1]).read_bytes(), type=tuple[list[bytes], int, int, float])
+    asked = msgspec.msgpack.decode(
+        Path(sys.argv[1]).read_bytes(), type=tuple[list[bytes], int, int, float, float]
+    )
     print("RESULT", msgspec.json.encode(uvloop.run(_generate(*asked))).decode())

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import msgspec
 from tests.benchmarks import limits, seeding
+from tests.benchmarks.dashboards import measure_dashboards
 from tests.benchmarks.load import Measured, raw_get, raw_submits
 from tests.benchmarks.processes import Process
 from tests.benchmarks.report import Row, grown, less, median, more, percentile
@@ -269,4 +270,4 @@ async def measure_throughput(bench: Bench) -> list[Row]:
     ]
 
 
-PARTS = (measure_submits_and_lists, measure_pickup, measure_throughput)
+PARTS = (measure_submits_and_lists, measure_dashboards, measure_pickup, measure_throughput)

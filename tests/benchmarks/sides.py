@@ -13,6 +13,7 @@ from tests.benchmarks.processes import ROOT, Process, free_port
 from llm_service.devstack import Servers
 
 SECRET = "0123456789abcdef"
+ADMIN_PASSWORD = "an admin password of benchmarks"
 BIN = Path(sys.executable).parent
 PEER_BIN = ROOT / ".venv" / "peer" / "bin"
 PEER = Path(__file__).parent / "peer"
@@ -68,6 +69,7 @@ def ours(servers: Servers, folder: Path, slots: int) -> Side:
         "DATABASE_URL": servers.database_url,
         "REDIS_URL": servers.redis_url,
         "LLM_SERVICE_API_SECRET": SECRET,
+        "LLM_SERVICE_ADMIN_PASSWORD": ADMIN_PASSWORD,
         "LLM_SERVICE_MODEL": "openai:fake",
         "OPENAI_API_KEY": "a key of nobody",
         "LLM_SERVICE_WEBHOOK_ALLOWED_HOSTS": "127.0.0.1",

@@ -17,6 +17,7 @@ from tests.conftest import SECRET, TEMPLATE, run_sql, with_name
 from llm_service.settings import load_settings
 
 PASSWORD = "an admin password of tests"
+READER_PASSWORD = "a reader password of tests"
 RUNNER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
@@ -70,7 +71,7 @@ def _site(server_url: str, redis_url: str, name: str, rows: int) -> Iterator[Sit
     settings = load_settings(
         {
             "DATABASE_URL": url, "REDIS_URL": redis_url, "LLM_SERVICE_API_SECRET": SECRET, "LLM_SERVICE_MODEL": "offline",
-            "LLM_SERVICE_ADMIN_PASSWORD": PASSWORD,
+            "LLM_SERVICE_ADMIN_PASSWORD": PASSWORD, "LLM_SERVICE_ADMIN_READER_PASSWORD": READER_PASSWORD,
         }
     )  # fmt: skip
     with served(settings) as address:

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.browser.conftest import Site, Visitor
+from tests.browser.conftest import READER_PASSWORD, Site, Visitor
 from tests.browser.seed import RUNNING, STORY
 from tests.browser.test_looks import settle
 
@@ -482,7 +482,7 @@ def test_s30_no_interval_that_a_browser_keeps_or_a_page_is_given_goes_below_2_s(
         page.clock.run_for(1_000)
         page.wait_for_timeout(50)
     assert 1 <= len(asked) <= 5
-    poll = page.locator("script[type=module]").get_attribute("src").replace("queue.js", "poll.js")
+    poll = (page.locator("script[type=module]").get_attribute("src") or "").replace("queue.js", "poll.js")
     spaced = page.evaluate(
         "address => import(address).then(({ spaced }) => [0.1, 1999, 2000, 5000, 0, -1, NaN].map(spaced))",
         poll,
@@ -514,3 +514,25 @@ def test_s30_a_page_that_is_refused_comes_again_when_it_was_told_to(month: Site,
     with page.expect_request("**/admin/queue/rows**"):
         page.clock.run_for(10_000)
     visitor.complaints.clear()  # the browser notes each 429
+
+
+@pytest.mark.parametrize("width", [1440, 320])
+def test_s28_a_reader_works_with_the_page_and_finds_no_button(
+    month: Site, visitor: Visitor, width: int
+) -> None:
+    page = visitor.open(month, "/admin/queue?status=failed", width=width)
+    page.context.clear_cookies()
+    page.reload()
+    page.fill("#password", READER_PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#jobs")
+    expect(page.get_by_text("Read only")).to_be_visible()
+    for key in ("j", "x", "r"):
+        page.keyboard.press(key)
+    expect(page.locator("#said")).to_contain_text("updated")
+    assert page.locator(".pick, #selection, #bulk").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.locator("#jobs .title").first.click()
+    page.wait_for_selector("#job")
+    assert page.locator(".deed, [data-action]").count() == 0
+    assert visitor.complaints == []

@@ -39,6 +39,7 @@ class Pages:
         self._templates = Environment(
             loader=PackageLoader("llm_service.admin"),
             autoescape=True,
+            auto_reload=False,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,

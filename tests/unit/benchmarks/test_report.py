@@ -55,7 +55,7 @@ def test_nothing_measured_is_not_a_number() -> None:
     assert math.isnan(percentile([], 0.5))
     assert math.isnan(median([]))
     assert median([math.nan, 1.0, 3.0]) == 2.0
-    assert Measured(requests=30, seconds=2, p50_ms=1, p99_ms=2, errors=4).rate == 13
+    assert Measured(requests=30, seconds=2, p50_ms=1, p95_ms=2, p99_ms=2, errors=4).rate == 13
 
 
 @pytest.mark.parametrize(
