@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 import uvicorn
 from tests.conftest import SECRET
 from uvicorn.server import ServerState
@@ -175,6 +176,19 @@ async def test_a_body_may_take_longer_than_a_head(port: int, monkeypatch: pytest
         await asyncio.sleep(0.005)
     assert (await peer.answer()).startswith(b"HTTP/1.1 200 ")
     writer.close()
+
+
+async def test_s42_a_body_that_breaks_off_is_no_fault_of_ours(port: int) -> None:
+    with structlog.testing.capture_logs() as lines:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(VALIDATE + b"Content-Length: 100\r\n\r\n" + BODY)
+        await writer.drain()
+        writer.close()
+        async with asyncio.timeout(10):
+            while not (ended := [line for line in lines if line["event"] == "request"]):
+                await asyncio.sleep(0.01)
+    assert [line["status"] for line in ended] == [400]
+    assert lines == ended, "nothing that would wake an operator"
 
 
 # --- trailers ---------------------------------------------------------------------------------------------

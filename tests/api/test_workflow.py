@@ -192,6 +192,17 @@ async def test_the_workflows_publish_their_schemas(client: httpx.AsyncClient) ->
         assert "$ref" in workflow["input_schema"] or workflow["input_schema"]["type"] == "object"
 
 
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", "a"), ("", "a")], ids=str)
+async def test_a_key_that_is_given_twice_is_refused(
+    client: httpx.AsyncClient, sql: asyncpg.Connection, keys: tuple[str, ...]
+) -> None:
+    """Which of them a proxy in front has looked at, nobody knows."""
+    headers = [*AUTH.items(), *(("Idempotency-Key", key) for key in keys)]
+    answer = await client.post("/api/v1/workflow", json=SUBMISSION, headers=headers)
+    assert (answer.status_code, answer.json()["detail"]["error"]) == (422, "ValidationError")
+    assert await sql.fetchval("SELECT count(*) FROM llm_workflow_jobs") == 0
+
+
 async def test_s20_the_secret_of_a_webhook_is_sealed_when_a_key_is_configured(
     environment: dict[str, str], sql: asyncpg.Connection
 ) -> None:

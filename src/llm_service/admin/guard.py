@@ -39,11 +39,9 @@ HEADERS = [
             b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         ),
     ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
-NO_STORE = (b"cache-control", b"no-store")
+"""Beside those that every answer gets at the edge."""
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -259,13 +257,12 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _dressed(scope: Any, send: Send) -> Send:
-    """Sends on with our headers; a static file says itself how long it may be kept."""
-    always = [*HEADERS, *([HSTS] if is_secure(scope) else [])]
-    is_static = STATIC.fullmatch(scope["path"]) is not None
+    """Sends on with our headers."""
+    ours = [*HEADERS, *([HSTS] if is_secure(scope) else [])]
 
     async def send_on(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = merged(message["headers"], always if is_static else [*always, NO_STORE])
+            message["headers"] = merged(message["headers"], ours)
         await send(message)
 
     return send_on

@@ -74,7 +74,7 @@ def decode_body(raw: bytes, into: type[T]) -> T:
     except msgspec.ValidationError as error:
         message, place = locate(error)
         raise ValidationError(message, ["body", *place]) from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         reason = "it is empty" if not raw.strip() else str(error)
         raise MalformedBody(f"The body is not JSON: {reason}.") from None
 

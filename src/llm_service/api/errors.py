@@ -93,6 +93,10 @@ def on_request_error(_: Request[Any, Any, Any], error: RequestError) -> Response
     return answer(error)
 
 
+CUT_OFF = "client disconnected prematurely"
+"""Litestar's words for a caller who has gone in the middle of a body. That is no fault of ours."""
+
+
 def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     """Litestar's own refusals, in our words."""
     match error.status_code:
@@ -107,6 +111,8 @@ def on_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
             ours = UnsupportedMediaType("Content-Type must be application/json.")
         case 400 if _lacks_body(error):
             ours = MalformedBody("The body is empty; it must be a JSON object.")
+        case 500 if error.detail == CUT_OFF:
+            ours = MalformedBody("The connection ended before the body did.")
         case status if status < 500:
             ours = ValidationError(error.detail, ["request"])
         case _:

@@ -162,7 +162,8 @@ async def submit_workflow(
 ) -> Response[WorkflowSubmitResponse]:
     once = None
     if idempotency_key is not None:
-        once = IdempotencyClaim(_checked_key(idempotency_key), hashlib.sha256(await request.body()).digest())
+        key = _checked_key(request.headers.getall("Idempotency-Key"))
+        once = IdempotencyClaim(key, hashlib.sha256(await request.body()).digest())
     submission = _submission(data)
     services = services_of(request)
     await services.limits.check(request.state.client, submission.user_id or submission.username)
@@ -240,7 +241,10 @@ def _submission(data: WorkflowSubmitRequest) -> Submission:
     )
 
 
-def _checked_key(key: str) -> str:
+def _checked_key(keys: list[str]) -> str:
+    key, *others = keys
+    if others:
+        raise ValidationError("may be given once", ["header", "Idempotency-Key"])
     if not key or len(key) > MAX_KEY:
         raise ValidationError("must have 1 to 255 characters", ["header", "Idempotency-Key"])
     refuse_unstorable_text(key, ["header", "Idempotency-Key"])

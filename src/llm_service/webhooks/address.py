@@ -30,8 +30,9 @@ _REFUSED = [
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15"),
         *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        *("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16"),
-        *("3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+        *("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23"),
+        *("2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10"),
+        "ff00::/8",
     )
 ]
 
@@ -111,11 +112,11 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _may_be_public(host: str) -> bool:
-    """False for what is surely not a public host. Other spellings of numbers are left to the connection."""
-    name = host.rstrip(".").lower()
+    """False for what is surely not a public host, in lower case. Other spellings are left to the connection."""
+    name = host.rstrip(".")
     if ":" not in name and not _NAME.fullmatch(name):
         return False  # full-width digits and dots turn into addresses; real names have an ASCII form (xn--)
-    if name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
+    if name.endswith((".localhost", ".local", ".internal")):
         return False
     if ":" in name or _is_number(name):
         try:
