@@ -1,34 +1,14 @@
 """However many jobs a page shows, it asks PostgreSQL the same number of questions."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import asyncpg
 import pytest
-import sqlalchemy as sa
 from tests.admin.conftest import Browser
+from tests.statements import statements_sent
 
 ADD = (
     "INSERT INTO llm_workflow_jobs (id, workflow_name, input_data, status, username, action) "
     "SELECT gen_random_uuid(), 'completion', '{}', 'failed', 'user ' || n, 'action ' || n FROM generate_series(1, $1::int) n"
 )
-
-
-@contextmanager
-def statements() -> Iterator[list[str]]:
-    """Every statement that this process sends through SQLAlchemy."""
-    sent: list[str] = []
-
-    def remember(_: object, __: object, statement: str, *___: object) -> None:
-        # Once for each connection, not for each page.
-        if "plan_cache_mode" not in statement:
-            sent.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", remember)
-    try:
-        yield sent
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", remember)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +27,7 @@ async def test_the_number_of_statements_is_the_same_for_any_number_of_rows(
     numbers = []
     for more in (1, 24, 175):
         await sql.execute(ADD, more)
-        with statements() as sent:
+        with statements_sent() as sent:
             answer = await admin.client.get(path)
         assert answer.status_code == 200, answer.text[:500]
         numbers.append(len(sent))
@@ -84,7 +64,7 @@ async def test_the_page_of_a_job_takes_the_same_statements_for_any_length_of_its
         for statement in ADD_TO_STORY:
             await sql.execute(statement, first, last)
         await admin.client.get(f"/admin/queue/{STORY}")  # settings of new connections
-        with statements() as sent:
+        with statements_sent() as sent:
             answer = await admin.client.get(f"/admin/queue/{STORY}")
         assert f"Attempt {last}</bdi>" in answer.text
         assert f"step {last}</bdi>" in answer.text
@@ -94,6 +74,6 @@ async def test_the_page_of_a_job_takes_the_same_statements_for_any_length_of_its
 
 
 async def test_finding_a_session_is_one_statement(admin: Browser) -> None:
-    with statements() as sent:
+    with statements_sent() as sent:
         await admin.client.get("/admin/nothing")
     assert len(sent) == 1, sent
