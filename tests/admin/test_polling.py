@@ -182,10 +182,8 @@ async def test_going_to_a_jobs_page_is_no_polling(admin: Browser) -> None:
 
 
 async def test_what_is_refused_asks_the_database_for_the_session_alone(admin: Browser) -> None:
-    from tests.admin.test_queries import statements
-
     for _ in range(BURST):
         await admin.client.get("/admin/queue/rows", headers=FETCH)
-    with statements() as sent:
+    with statements_sent() as sent:
         assert (await admin.client.get("/admin/queue/rows", headers=FETCH)).status_code == 429
     assert len(sent) == 1, sent

@@ -24,7 +24,7 @@ def open_first(visitor: Visitor, site: Site, path: str = LIST, **options: int | 
 def shown(page: Page) -> str:
     """The id of the job in the panel, once it is the one that the address names."""
     expect(page.locator("#panel[aria-busy=false]")).to_be_visible()
-    found = page.locator("#panel #job").get_attribute("data-id")
+    found: str | None = page.locator("#panel #job").get_attribute("data-id")
     assert found is not None
     assert f"/admin/queue/{found}?" in page.url
     return found

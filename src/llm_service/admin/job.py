@@ -130,8 +130,9 @@ async def _same_error(services: Services, job: Any, now: datetime) -> tuple[int,
     today = LimitResults.parse("Today", now)
     filters = JobFilters(status="failed", error_code=job.error_code, window=today, moment="completed_at")
     page = await listing.page(services.database, filters, limit=1)
-    is_counted = today.since is not None and job.completed_at >= today.since and not page.total_is_capped
-    return (page.total or 0) - is_counted, page.total_is_capped
+    ended_today = job.completed_at is not None and today.since is not None and job.completed_at >= today.since
+    itself = ended_today and not page.total_is_capped
+    return (page.total or 0) - itself, page.total_is_capped
 
 
 def call_of(call: Any) -> dict[str, Any]:
