@@ -8,6 +8,8 @@ import asyncpg
 import sqlalchemy as sa
 
 AROUND = ("BEGIN", "COMMIT", "ROLLBACK")
+OF_THE_DRIVER = ("typeinfo_tree", "current_setting('jit')")
+"""How the driver, once for each connection, asks for types that it does not know."""
 
 
 @contextmanager
@@ -19,7 +21,8 @@ def statements_sent(engine: Any = sa.Engine) -> Iterator[list[str]]:
         sent.append(statement)
 
     def note_by_driver(logged: asyncpg.connection.LoggedQuery) -> None:
-        if not logged.query.startswith(AROUND):
+        of_the_driver = any(words in logged.query for words in OF_THE_DRIVER)
+        if not of_the_driver and not logged.query.startswith(AROUND):
             sent.append(logged.query)
 
     def watch(connection: Any, *_: object) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from tests.admin.conftest import BASE, FETCH, Browser, log_in
+from tests.statements import statements_sent
 
 from llm_service.admin.errors import PollingTooFast
 from llm_service.admin.polling import BURST, EVERY_S, MOST_VIEWS, Looks

@@ -34,7 +34,7 @@ async def test_the_number_of_statements_is_the_same_for_any_number_of_rows(
         for statement in sent:
             assert "input_data" not in statement
             assert ".result" not in statement
-    assert len(set(numbers)) == 1, numbers
+    assert len(set(numbers)) == 1, (numbers, sent)
     assert 1 < numbers[0] <= 12, numbers
 
 
@@ -69,7 +69,7 @@ async def test_the_page_of_a_job_takes_the_same_statements_for_any_length_of_its
         assert f"Attempt {last}</bdi>" in answer.text
         assert f"step {last}</bdi>" in answer.text
         numbers.append(len(sent))
-    assert len(set(numbers)) == 1, numbers
+    assert len(set(numbers)) == 1, (numbers, sent)
     assert 1 < numbers[0] <= 12, numbers
 
 
