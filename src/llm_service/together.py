@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from llm_service.errors import ServiceUnavailable
@@ -23,11 +24,12 @@ MOST_BYTES = 4 * 1024 * 1024
 class _Place(Generic[Asked, Answer]):
     """One question in line, and who is to hear the answer."""
 
-    __slots__ = ("answer", "asked")
+    __slots__ = ("answer", "asked", "since")
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, loop: asyncio.AbstractEventLoop) -> None:
         self.asked = asked
-        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Answer] = loop.create_future()
+        self.since = loop.time()
 
 
 class Together(Generic[Asked, Answer]):
@@ -36,6 +38,7 @@ class Together(Generic[Asked, Answer]):
     `answer_all` answers as many as it is given, in their order. When it fails, all are told; but where only some
     may be to blame (anything but `ServiceUnavailable`), the batch is halved until it is found who, so that one
     bad question fails alone. `left_behind` is given what was answered to somebody who has left meanwhile.
+    With `patience_s` nobody waits longer, in line and under way: they are told `ServiceUnavailable`.
     """
 
     def __init__(
@@ -45,13 +48,17 @@ class Together(Generic[Asked, Answer]):
         most: int = MOST_TOGETHER,
         weigh: Callable[[Asked], int] = lambda _: 0,
         left_behind: Callable[[Answer], Awaitable[None]] | None = None,
+        patience_s: float | None = None,
     ) -> None:
         self._answer_all = answer_all
         self._most = most
         self._weigh = weigh
         self._left_behind = left_behind
+        self._patience_s = patience_s
         self._line: deque[_Place[Asked, Answer]] = deque()
+        self._aboard: Sequence[_Place[Asked, Answer]] = ()
         self._under_way: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many wait for the next batch."""
@@ -59,8 +66,12 @@ class Together(Generic[Asked, Answer]):
 
     async def ask(self, asked: Asked) -> Answer:
         """Ask, together with all others who do so now. A caller that is cancelled leaves the line."""
-        place: _Place[Asked, Answer] = _Place(asked)
+        loop = asyncio.get_running_loop()
+        place: _Place[Asked, Answer] = _Place(asked, loop)
         self._line.append(place)
+        if self._patience_s is not None and self._timer is None:
+            # One timer for all: one for each caller would cost more than their share of the statement.
+            self._timer = loop.call_later(self._patience_s, self._lose_patience, self._patience_s)
         if self._under_way is None:
             # In a context of its own: what it logs belongs to no single caller.
             self._under_way = asyncio.create_task(self._go(), context=contextvars.Context())
@@ -75,9 +86,20 @@ class Together(Generic[Asked, Answer]):
         await asyncio.sleep(0)  # those who ask in the same turn of the loop come along
         try:
             while together := self._board():
+                self._aboard = together
                 await self._send(together)
         finally:
+            self._aboard = ()
             self._under_way = None
+
+    def _lose_patience(self, patience_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        waiting = [place for place in (*self._aboard, *self._line) if not place.answer.done()]
+        late = [place for place in waiting if place.since + patience_s <= loop.time()]
+        _fail(late, ServiceUnavailable())
+        left = waiting[len(late) :]  # they are in the order of their coming
+        again = partial(self._lose_patience, patience_s)
+        self._timer = loop.call_at(left[0].since + patience_s, again) if left else None
 
     def _board(self) -> list[_Place[Asked, Answer]]:
         """The next of the line that still wait, as many as go together."""

@@ -110,3 +110,22 @@ async def test_an_answer_that_nobody_waits_for_is_handed_over_before_closing_end
     doubling.let_go.set()
     await closing
     assert left == [42]
+
+
+async def test_nobody_waits_longer_than_patience_lasts_and_who_came_later_waits_on() -> None:
+    doubling = Doubling(hold=True)
+    line = Together(doubling.answer_all, patience_s=0.1)
+    aboard = asyncio.create_task(line.ask(1))
+    while not doubling.batches:
+        await asyncio.sleep(0)
+    in_line = asyncio.create_task(line.ask(2))
+    await asyncio.sleep(0.05)
+    later = asyncio.create_task(line.ask(3))
+    ends = await asyncio.gather(aboard, in_line, return_exceptions=True)
+    assert [type(end) for end in ends] == [ServiceUnavailable] * 2
+    assert not later.done()
+    doubling.let_go.set()
+    assert await later == 6
+    assert doubling.batches == [[1], [3]]
+    while line._timer is not None:  # the test ends by its own limit if it goes on for ever
+        await asyncio.sleep(0.01)

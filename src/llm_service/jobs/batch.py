@@ -3,12 +3,11 @@
 Each caller still waits for the commit of its own row, and a row that PostgreSQL refuses fails alone.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from llm_service import failpoints
 from llm_service.db import Database
-from llm_service.errors import ServiceUnavailable, TooManyRequests
+from llm_service.errors import TooManyRequests
 from llm_service.jobs.store import intake
 from llm_service.jobs.store.intake import Accepted, NewJob
 from llm_service.together import Together
@@ -27,7 +26,7 @@ class Batcher:
     def __init__(self, database: Database, wake: Callable[[Committed], Awaitable[None]]) -> None:
         self._database = database
         self._wake = wake
-        self._together = Together(self._store, weigh=_size)
+        self._together = Together(self._store, weigh=_size, patience_s=WAIT_S)
 
     async def add(self, job: NewJob) -> Accepted:
         """Commit a new job. When this returns, it is durable.
@@ -37,11 +36,7 @@ class Batcher:
         """
         if len(self._together) >= MOST_WAITING:
             raise TooManyRequests("More submits arrive than can be stored; try again shortly.")
-        try:
-            async with asyncio.timeout(WAIT_S):
-                return await self._together.ask(job)
-        except TimeoutError:
-            raise ServiceUnavailable from None
+        return await self._together.ask(job)
 
     async def close(self) -> None:
         """Wait until everybody in line has their answer."""

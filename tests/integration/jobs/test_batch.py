@@ -149,13 +149,16 @@ async def test_a_caller_that_left_the_line_leaves_no_row(desk: Desk, sql: asyncp
     assert (await stored(sql)).keys() == {stays.id}
 
 
-async def test_a_caller_that_waits_too_long_is_told_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_waits_too_long_is_told_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def hang(*_: object) -> list[object]:
         await asyncio.Event().wait()
         return []
 
     monkeypatch.setattr(batch, "WAIT_S", 0.05)
     monkeypatch.setattr(intake, "add_many", hang)
+    desk = Desk(database, [])
     with pytest.raises(ServiceUnavailable):
         await desk.batcher.add(job())
     desk.batcher._together._under_way.cancel()  # type: ignore[union-attr]
