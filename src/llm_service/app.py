@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from litestar import Litestar, Router
 from litestar.datastructures import State
 
+from llm_service import memory
 from llm_service.admin.failures import page_at_the_door
 from llm_service.admin.guard import AdminGuard
 from llm_service.admin.html import Pages
@@ -128,4 +129,6 @@ def app_from_environment() -> Litestar:
     """For `uvicorn --factory llm_service.app:app_from_environment`."""
     settings = load_settings(os.environ)
     configure_logs(settings.log_level, settings.log_format)
-    return create_app(settings)
+    app = create_app(settings)
+    memory.settle()
+    return app

@@ -43,11 +43,13 @@ def api() -> None:
     settings = load_settings(os.environ)
     import uvicorn
 
+    from llm_service import memory
     from llm_service.api.wire import BoundedProtocol
     from llm_service.app import create_app
 
     configure_logs(settings.log_level, settings.log_format)
     app = create_app(settings)
+    memory.settle()
     # uvicorn raises the signal that stopped it again when all is closed: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(

@@ -17,6 +17,7 @@ import structlog
 from arq.connections import RedisSettings
 from arq.worker import Function, Retry, func
 
+from llm_service import memory
 from llm_service.errors import ServiceUnavailable, SettingsInvalid
 from llm_service.job_worker import JobWorker
 from llm_service.jobs.queue import (
@@ -141,6 +142,7 @@ async def serve(settings: Settings) -> None:
     _hear_signals(stop, hurry)
     runtime = Runtime(settings, load_workflows())
     await runtime.open()
+    memory.settle()
     process = WorkerProcess(runtime)
     await _first_of(*process.loops, asyncio.create_task(stop.wait()))
     log.info("worker stopping", running=len(runtime.heartbeat.running))
