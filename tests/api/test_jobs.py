@@ -11,8 +11,10 @@ import httpx
 import pytest
 from tests.conftest import AUTH, with_name
 from tests.in_process import serving
+from tests.statements import statements_sent
 
 from llm_service.db import Database
+from llm_service.jobs.crowds import Crowds
 from llm_service.jobs.filters import JobFilters
 from llm_service.jobs.store import listing
 from llm_service.settings import load_settings
@@ -347,6 +349,34 @@ async def test_a_total_is_exact_up_to_10000_and_capped_past_it(
         page = await listing.page(database, filters, limit=1, count="exact")
         assert (page.total, page.total_is_capped) == (exact, False)
     assert (await listing.page(database, JobFilters(username="joe"), limit=1)).total == 0
+
+
+async def test_what_has_far_more_matches_is_not_counted_each_time_and_less_is(
+    database: Database, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "COUNT_CAP", 10)
+    await sql.execute(
+        "INSERT INTO llm_workflow_jobs (id, workflow_name, status, input_data) "
+        "SELECT gen_random_uuid(), 'completion', CASE WHEN n <= 21 THEN 'failed' ELSE 'completed' END, '{}' "
+        "FROM generate_series(1, 41) AS n"
+    )
+    crowds = Crowds()
+
+    async def look(status: str, **options: Any) -> tuple[Any, int]:
+        with statements_sent(database.engine.sync_engine) as sent:
+            page = await listing.page(database, JobFilters(status=status), limit=5, crowds=crowds, **options)
+        return (page.total, page.total_is_capped), sum("count(" in statement for statement in sent)
+
+    assert await look("failed") == ((10, True), 1)
+    assert await look("failed") == ((10, True), 0), "21 matches are more than twice the cap"
+    assert await look("failed", count="exact") == ((21, False), 1)
+    assert await look("completed") == ((10, True), 1)
+    assert await look("completed") == ((10, True), 1), "20 matches may soon be fewer"
+    await sql.execute(
+        "DELETE FROM llm_workflow_jobs WHERE status = 'failed' AND id NOT IN "
+        "(SELECT id FROM llm_workflow_jobs WHERE status = 'failed' LIMIT 3)"
+    )
+    assert await look("failed") == ((3, False), 0), "what is shown is all there is"
 
 
 # --- the wire ---------------------------------------------------------------------------------------------

@@ -188,6 +188,7 @@ async def list_jobs(
         cursor=wanted.cursor,
         count=wanted.count,
         crowds=services.crowds,
+        only_summaries=True,
     )
     last = page.rows[-1] if page.rows and page.has_more else None
     return JobsListResponse(

@@ -20,18 +20,21 @@ JobRow = Row | sa.Row[Any]
 COUNT_CAP = 10_000
 CountMode = Literal["capped", "exact", "none"]
 
+
+def _columns(names: str) -> list[Any]:
+    return [getattr(WorkflowJob, name) for name in names.split()]
+
+
 SUMMARY = [
-    *(
-        getattr(WorkflowJob, name)
-        for name in (
-            "id workflow_name status priority user_id username action created_at started_at completed_at "
-            "duration_ms error_message error_code attempt webhook_state total_tokens"
-        ).split()
+    *_columns(
+        "id workflow_name status priority user_id username action created_at started_at completed_at "
+        "duration_ms error_message error_code attempt webhook_state total_tokens"
     ),
     sa.cast(WorkflowJob.cost_usd, sa.Double).label("cost_usd"),
-    *(getattr(WorkflowJob, name) for name in "max_attempts queued_at run_after lease_expires_at".split()),
 ]
 """The columns of a list: the payloads `input_data` and `result` are not among them."""
+ROW = [*SUMMARY, *_columns("max_attempts queued_at run_after lease_expires_at")]
+"""What a row of the queue page is made of."""
 
 
 class Page(NamedTuple):
@@ -50,12 +53,15 @@ async def page(
     cursor: Cursor | None = None,
     count: CountMode = "capped",
     crowds: Crowds | None = None,
+    only_summaries: bool = False,
 ) -> Page:
-    """One page, newest first, and the total under the same conditions.
+    """One page of ROWs, or of SUMMARYs, newest first, and the total under the same conditions.
 
     With `crowds`, a question with more than twice COUNT_CAP matches is not counted again for some seconds.
     """
-    query = _page_of(filters.shape(), has_place=cursor is not None, has_offset=offset > 0)
+    query = _page_of(
+        filters.shape(), has_place=cursor is not None, has_offset=offset > 0, wide=not only_summaries
+    )
     values = filters.values() | {"limit": limit + 1, "offset": offset}
     if cursor is not None:
         values |= cursor.values()
@@ -93,9 +99,10 @@ _SOME_PLACE = Cursor(0, bytes(16), b"")
 
 # Written once for all values: to build a query anew costs more than to run it.
 @lru_cache(maxsize=1024)
-def _page_of(shape: JobFilters, *, has_place: bool, has_offset: bool) -> sa.Select[Any]:
+def _page_of(shape: JobFilters, *, has_place: bool, has_offset: bool, wide: bool) -> sa.Select[Any]:
     place = _SOME_PLACE if has_place else None
-    return page_query(shape, limit=1, offset=int(has_offset), cursor=place, bind=by_name)
+    query = page_query(shape, limit=1, offset=int(has_offset), cursor=place, bind=by_name)
+    return query if wide else query.with_only_columns(*SUMMARY)
 
 
 @lru_cache(maxsize=1024)
@@ -106,7 +113,7 @@ def _count_of(shape: JobFilters, *, is_capped: bool) -> sa.Select[int]:
 def page_query(
     filters: JobFilters, *, limit: int, offset: int = 0, cursor: Cursor | None = None, bind: Bind = itself
 ) -> sa.Select[Any]:
-    query = sa.select(*SUMMARY).where(*filters.clauses(bind)).order_by(*filters.order())
+    query = sa.select(*ROW).where(*filters.clauses(bind)).order_by(*filters.order())
     query = query.limit(bind("limit", limit, sa.Integer()))
     if cursor is not None:
         return query.where(cursor.clause(filters.column, bind))
@@ -139,7 +146,7 @@ _ONLY_OF_ONE = [
 ]
 # The payloads leave as the text they are: parsing and printing again could change a large number.
 DETAIL = [
-    *SUMMARY,
+    *ROW,
     *(sa.cast(column, sa.Text).label(name) for name, column in PAYLOADS.items()),
     *_ONLY_OF_ONE,
 ]
@@ -149,7 +156,7 @@ def _previewed(most: int) -> list[Any]:
     """Instead of whole payloads: their first `most` characters, indented, and how many characters each has."""
     pretty = {name: sa.func.jsonb_pretty(column, type_=sa.Text) for name, column in PAYLOADS.items()}
     return [
-        *SUMMARY,
+        *ROW,
         *(sa.func.left(text, most).label(name) for name, text in pretty.items()),
         *(sa.func.length(text).label(f"{name}_length") for name, text in pretty.items()),
         WorkflowJob.webhook_secret.is_not(None).label("has_own_secret"),

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from llm_service.db import Database
 from llm_service.jobs.filters import STATUS_FILTERS, JobFilters
 from llm_service.jobs.model import UNFINISHED, WorkflowJob
-from llm_service.jobs.store.listing import COUNT_CAP, SUMMARY, JobRow
+from llm_service.jobs.store.listing import COUNT_CAP, ROW, JobRow
 
 
 class Measured(NamedTuple):
@@ -54,7 +54,7 @@ def measure_query(among: Sequence[JobFilters]) -> sa.Executable:
 async def pick(database: Database, job_ids: Sequence[UUID]) -> list[JobRow]:
     """What is there of these jobs, as a list shows them, newest first."""
     query: sa.Select[Any] = (
-        sa.select(*SUMMARY)
+        sa.select(*ROW)
         .where(WorkflowJob.id.in_(job_ids))
         .order_by(WorkflowJob.created_at.desc(), WorkflowJob.id.desc())
     )
