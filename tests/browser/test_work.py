@@ -459,3 +459,10 @@ def test_the_theme_and_the_zone_are_remembered(month: Site, visitor: Visitor) ->
     page.reload()
     assert page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
     expect(page.locator(".facts time").first).to_contain_text("UTC+01:00")
+
+
+def test_the_id_of_a_job_is_copied_whole(month: Site, visitor: Visitor) -> None:
+    page = visitor.open(month, f"/admin/queue/{STORY}", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the job id").click()
+    expect(page.locator("#said")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == str(STORY)
