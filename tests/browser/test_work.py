@@ -227,6 +227,21 @@ def test_nothing_moves_while_a_menu_is_open(month: Site, visitor: Visitor, menu:
         page.clock.run_for(12_000)
 
 
+def test_a_refresh_brings_news_and_keeps_the_selection_and_the_focus(month: Site, visitor: Visitor) -> None:
+    job_id = month.sql(INSERT, "chooser", "choose", "pending", None)[0][0]
+    page = visitor.open(month, "/admin/queue?user=chooser")
+    box = page.locator(f"#job-{job_id} .pick input")
+    box.check()
+    month.sql(
+        "UPDATE llm_workflow_jobs SET status = 'failed', completed_at = now() WHERE id = $1::uuid", job_id
+    )
+    page.keyboard.press("r")
+    expect(page.locator(f"#job-{job_id} .state")).to_have_text("Failed")
+    expect(box).to_be_checked()
+    expect(box).to_be_focused()
+    expect(page.locator("#selected-count")).to_have_text("1 selected")
+
+
 def test_a_hidden_tab_asks_nothing(month: Site, visitor: Visitor) -> None:
     page = visitor.open(month, "/admin/queue")
     page.clock.install()

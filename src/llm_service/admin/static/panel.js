@@ -77,7 +77,7 @@ export function openPanel() {
   /** Show in the list which job it is; the list may have changed since. */
   function mark() {
     const rows = rowsNow();
-    for (const row of rows) row.toggleAttribute("data-open", row.dataset.id === shown);
+    for (const row of rows) row.ariaCurrent = row.dataset.id === shown ? "true" : null;
     if (shown === null) return;
     const found = rows.findIndex((row) => row.dataset.id === shown);
     if (found >= 0) at = found;
