@@ -15,6 +15,7 @@ export function openPanel() {
   const place = byId("panel-job");
   const room = matchMedia("(min-width: 1280px)");
   const listTitle = document.title;
+  history.scrollRestoration = "auto"; // also where this entry was left with a job beside the list
   let shown = null;
   let at = 0;
 
