@@ -42,14 +42,13 @@ export function openPanel() {
 
   /** Show the job that the address names. */
   function show() {
-    const isNew = shown === null;
     shown = PAGE.exec(location.pathname)[1];
     panel.hidden = false;
     setBusy(true);
     document.body.classList.add("with-panel");
     byId("panel-page").href = location.href;
     place.querySelector(".done")?.remove();
-    if (!isNew) panel.scrollTop = 0;
+    panel.scrollTop = 0;
     mark();
     panel.focus({ preventScroll: true });
     live.soon();
