@@ -1,5 +1,7 @@
 """Several tabs of one browser with the same list: one asks, all show it."""
 
+import time
+
 from playwright.sync_api import BrowserContext, Page, Request, expect
 from tests.browser.conftest import Site, Visitor
 from tests.browser.test_work import INSERT
@@ -31,19 +33,19 @@ def test_of_two_tabs_with_one_list_one_asks_and_the_other_takes_over(month: Site
     second = first.context.new_page()
     second.goto(month.url + LIST)
     asked = Asked(first.context)
+    began = time.monotonic()
     for _ in range(2):
         job_id = arrive(month)
         for tab in (first, second):
             expect(tab.locator(f"#job-{job_id}")).to_be_visible(timeout=15_000)
-    assert sum(asked.by_tab.values()) <= 3
-    assert len(asked.by_tab) == 1, "both tabs asked"
+    # As many as one tab needs, at one in 5 s; each for itself they would be twice as many.
+    assert 2 <= sum(asked.by_tab.values()) <= (time.monotonic() - began) / 5 + 1
 
-    (asker,) = asked.by_tab
-    left = second if asker is first else first
-    asker.close()
+    first.close()
+    before = asked.by_tab.get(second, 0)
     job_id = arrive(month)
-    expect(left.locator(f"#job-{job_id}")).to_be_visible(timeout=15_000)
-    assert asked.by_tab[left] >= 1
+    expect(second.locator(f"#job-{job_id}")).to_be_visible(timeout=15_000)
+    assert asked.by_tab[second] > before
     month.sql("DELETE FROM llm_workflow_jobs WHERE username = 'sharer'")
 
 

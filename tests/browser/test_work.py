@@ -227,6 +227,21 @@ def test_nothing_moves_while_a_menu_is_open(month: Site, visitor: Visitor, menu:
         page.clock.run_for(12_000)
 
 
+def test_a_refresh_brings_news_and_keeps_the_selection_and_the_focus(month: Site, visitor: Visitor) -> None:
+    job_id = month.sql(INSERT, "chooser", "choose", "pending", None)[0][0]
+    page = visitor.open(month, "/admin/queue?user=chooser")
+    box = page.locator(f"#job-{job_id} .pick input")
+    box.check()
+    month.sql(
+        "UPDATE llm_workflow_jobs SET status = 'failed', completed_at = now() WHERE id = $1::uuid", job_id
+    )
+    page.keyboard.press("r")
+    expect(page.locator(f"#job-{job_id} .state")).to_have_text("Failed")
+    expect(box).to_be_checked()
+    expect(box).to_be_focused()
+    expect(page.locator("#selected-count")).to_have_text("1 selected")
+
+
 def test_a_hidden_tab_asks_nothing(month: Site, visitor: Visitor) -> None:
     page = visitor.open(month, "/admin/queue")
     page.clock.install()
@@ -319,10 +334,11 @@ def test_a_lost_session_leads_to_the_login_and_back(month: Site, visitor: Visito
 
 def test_a_wrong_clock_changes_no_relative_time(month: Site, visitor: Visitor) -> None:
     page = visitor.open(month, "/admin/queue?status=failed")
-    right = page.locator("#jobs .c-created time").first.inner_text()
+    created = page.locator(f"#job-{STORY} .c-created time")
+    right = created.inner_text()
     page.add_init_script("const real = Date.now; Date.now = () => real() + 7200000;")
     page.reload()
-    wrong = page.locator("#jobs .c-created time").first.inner_text()
+    wrong = created.inner_text()
     assert re.fullmatch(r"\d+ min ago", right)
     assert abs(int(wrong.split()[0]) - int(right.split()[0])) <= 1
 
@@ -536,3 +552,10 @@ def test_s28_a_reader_works_with_the_page_and_finds_no_button(
     page.wait_for_selector("#job")
     assert page.locator(".deed, [data-action]").count() == 0
     assert visitor.complaints == []
+
+
+def test_the_id_of_a_job_is_copied_whole(month: Site, visitor: Visitor) -> None:
+    page = visitor.open(month, f"/admin/queue/{STORY}", permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy the job id").click()
+    expect(page.locator("#said")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == str(STORY)

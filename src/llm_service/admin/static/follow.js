@@ -37,6 +37,7 @@ export function followJob({ place, failure, address, onJob = () => {} }) {
       if (here) here.replaceWith(placed);
       else place.append(placed);
       tell(placed);
+      say(fresh.title);
     }
     growTrees(place);
     document.title = fresh.title;

@@ -15,6 +15,7 @@ export function openPanel() {
   const place = byId("panel-job");
   const room = matchMedia("(min-width: 1280px)");
   const listTitle = document.title;
+  history.scrollRestoration = "auto"; // also where this entry was left with a job beside the list
   let shown = null;
   let at = 0;
 
@@ -41,14 +42,13 @@ export function openPanel() {
 
   /** Show the job that the address names. */
   function show() {
-    const isNew = shown === null;
     shown = PAGE.exec(location.pathname)[1];
     panel.hidden = false;
     setBusy(true);
     document.body.classList.add("with-panel");
     byId("panel-page").href = location.href;
     place.querySelector(".done")?.remove();
-    if (!isNew) panel.scrollTop = 0;
+    panel.scrollTop = 0;
     mark();
     panel.focus({ preventScroll: true });
     live.soon();
@@ -77,7 +77,7 @@ export function openPanel() {
   /** Show in the list which job it is; the list may have changed since. */
   function mark() {
     const rows = rowsNow();
-    for (const row of rows) row.toggleAttribute("data-open", row.dataset.id === shown);
+    for (const row of rows) row.ariaCurrent = row.dataset.id === shown ? "true" : null;
     if (shown === null) return;
     const found = rows.findIndex((row) => row.dataset.id === shown);
     if (found >= 0) at = found;
