@@ -20,8 +20,8 @@ def statements() -> Iterator[list[str]]:
     sent: list[str] = []
 
     def remember(_: object, __: object, statement: str, *___: object) -> None:
-        # Once for each connection, not for each page.
-        if "plan_cache_mode" not in statement:
+        # Once for each connection, and once in 2 s for all pages, not for each page.
+        if "plan_cache_mode" not in statement and "llm_workers" not in statement:
             sent.append(statement)
 
     sa.event.listen(sa.Engine, "before_cursor_execute", remember)

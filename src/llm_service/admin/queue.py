@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.response import Redirect
 
-from llm_service.admin.health import Health, look_at
+from llm_service.admin.health import Health, HealthLook
 from llm_service.admin.html import etag_of, pages_of
 from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import PageQuery, read_query
@@ -91,13 +91,14 @@ async def _look(
     request: Request[Any, Any, Any], query: PageQuery, now: datetime, *, with_chips: bool
 ) -> tuple[Listed, PageQuery]:
     services = services_of(request)
+    looking: HealthLook = request.app.state.health
     filters = query.filters(now)
     fingerprint = filters.fingerprint(query.limit)
     cursor, query = _cursor(request, query, fingerprint)
     page, chips, health = await asyncio.gather(
         listing.page(services.database, filters, limit=query.page_size, cursor=cursor),
         _chips(services, filters) if with_chips else _nothing(),
-        look_at(services),
+        looking.look(),
     )
     last = page.rows[-1] if page.rows and page.has_more and query.is_window else None
     listed = Listed(
