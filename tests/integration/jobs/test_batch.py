@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -91,12 +92,15 @@ async def test_each_field_reaches_its_column(desk: Desk, sql: asyncpg.Connection
         max_attempts=5,
         request_id="r",
         retried_from=None,
+        delay_s=90.5,
     )
     await asyncio.gather(desk.batcher.add(full), desk.batcher.add(job()))
     row = await sql.fetchrow("SELECT * FROM llm_workflow_jobs WHERE id = $1", full.id)
     assert row is not None
     wanted = msgspec.structs.asdict(full)
     assert msgspec.json.decode(wanted.pop("input_json")) == msgspec.json.decode(row["input_data"])
+    held_back = timedelta(seconds=wanted.pop("delay_s"))
+    assert row["run_after"] == row["queued_at"] == row["created_at"] + held_back
     assert {name: row[name] for name in wanted} == wanted
 
 
