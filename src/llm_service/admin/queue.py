@@ -58,7 +58,7 @@ async def show_queue(request: Request[Any, Any, Any]) -> Response[Any]:
         return Redirect(f"/admin/queue/{query.q}" + (f"?{rest}" if rest else ""), status_code=303)
     now = await services_of(request).database.clock.now()
     listed, query = await _look(request, query, now, with_chips=True)
-    return pages_of(request).answer(request, "queue.html", now=now, query=query, listed=listed)
+    return await pages_of(request).answer_in_turns(request, "queue.html", now=now, query=query, listed=listed)
 
 
 @get("/queue/rows", include_in_schema=False)
@@ -77,7 +77,7 @@ async def show_rows(request: Request[Any, Any, Any]) -> Response[Any]:
     headers = {"ETag": etag, "Vary": "Cookie"}
     if request.headers.get("if-none-match") == etag:
         return Response(None, status_code=304, headers=headers)
-    return pages_of(request).answer(
+    return await pages_of(request).answer_in_turns(
         request, "_live.html", headers=headers, now=now, query=query, listed=listed
     )
 
