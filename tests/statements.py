@@ -8,8 +8,8 @@ import asyncpg
 import sqlalchemy as sa
 
 AROUND = ("BEGIN", "COMMIT", "ROLLBACK")
-OF_THE_DRIVER = ("typeinfo_tree", "current_setting('jit')")
-"""How the driver, once for each connection, asks for types that it does not know."""
+NOT_EACH_TIME = ("typeinfo_tree", "current_setting('jit')", "llm_workers")
+"""How the driver asks for types that it does not know, once for each connection; the workers, once in 2 s for all."""
 
 
 @contextmanager
@@ -18,12 +18,11 @@ def statements_sent(engine: Any = sa.Engine) -> Iterator[list[str]]:
     sent: list[str] = []
 
     def note(_: object, __: object, statement: str, *___: object) -> None:
-        sent.append(statement)
+        if not any(words in statement for words in NOT_EACH_TIME) and not statement.startswith(AROUND):
+            sent.append(statement)
 
     def note_by_driver(logged: asyncpg.connection.LoggedQuery) -> None:
-        of_the_driver = any(words in logged.query for words in OF_THE_DRIVER)
-        if not of_the_driver and not logged.query.startswith(AROUND):
-            sent.append(logged.query)
+        note(None, None, logged.query)
 
     def watch(connection: Any, *_: object) -> None:
         connection.driver_connection.add_query_logger(note_by_driver)

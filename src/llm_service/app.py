@@ -11,6 +11,7 @@ from litestar.datastructures import State
 from llm_service import memory
 from llm_service.admin.failures import page_at_the_door
 from llm_service.admin.guard import AdminGuard
+from llm_service.admin.health import HealthLook
 from llm_service.admin.html import Pages
 from llm_service.admin.model import Role
 from llm_service.admin.polling import Looks
@@ -78,7 +79,7 @@ def create_app(settings: Settings) -> Litestar:
             health.metrics,
             admin_router(),
         ],
-        state=State({"services": services, "pages": pages, "looks": Looks()}),
+        state=State({"services": services, "pages": pages, "looks": Looks(), "health": HealthLook(services)}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),

@@ -220,6 +220,20 @@ async def test_when_time_runs_out_it_can_go_on_without_doing_any_twice(
     assert row["ended_at"] == row["moved_at"]
 
 
+async def test_s29_a_deed_that_nothing_matches_has_its_end(
+    admin: Browser, sql: asyncpg.Connection, add: Any
+) -> None:
+    """Also where the filter's states and those of the action have none in common."""
+    await add("failed", 2)
+    for action, text in (("retry", "status=running"), ("cancel", "status=failed"), ("cancel", "")):
+        shown = await preview(admin, action=action, filter=text)
+        assert shown["count"] == 0
+        assert (await by_filter(admin, action, text, shown)).json()["done"] == 0
+    rows = await audit(sql)
+    assert len(rows) == 3
+    assert all(row["ended_at"] is not None for row in rows)
+
+
 async def test_s29_a_deed_that_nobody_went_on_with_has_no_end(
     admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,13 +254,22 @@ async def test_s29_a_deed_that_nobody_went_on_with_has_no_end(
     "change",
     [
         lambda after: after.replace(".failed", ".nonsense:failed"),
+        lambda after: after.replace(".failed:", ".running:"),
         lambda after: after.partition(".")[2],
         lambda after: f"{int(after.partition('.')[0]) + 1}.{after.partition('.')[2]}",
         lambda after: f"{after.partition('.')[0]}.failed:nonsense",
         lambda _: f"{10**40}.x",
         lambda _: "",
     ],
-    ids=["no place", "no number", "another number", "no cursor", "a large number", "empty"],
+    ids=[
+        "no place",
+        "a place in no part",
+        "no number",
+        "another number",
+        "no cursor",
+        "a large number",
+        "empty",
+    ],
 )
 async def test_only_a_deed_that_is_under_way_can_be_gone_on_with(
     admin: Browser, sql: asyncpg.Connection, add: Any, monkeypatch: pytest.MonkeyPatch, change: Any

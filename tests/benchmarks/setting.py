@@ -42,7 +42,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     small_s: float = 1
     pickups: int = 100
     idle_s: float = 10
-    watched_s: float = 20
+    watched_s: float = 12
     jobs: int = 5_000
     peer_jobs: int = 1_000
     waves: int = 8
@@ -58,7 +58,7 @@ SHORT: dict[str, Any] = {
     "alone_s": 1,
     "pickups": 20,
     "idle_s": 2,
-    "watched_s": 4,
+    "watched_s": 2,
     "peer_jobs": 200,
     "waves": 2,
     "peer_waves": 1,

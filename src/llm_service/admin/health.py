@@ -1,6 +1,9 @@
 """Whether jobs are being worked on, in a line for the foot of the page and a banner when they are not."""
 
 import asyncio
+import math
+import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -11,6 +14,7 @@ from llm_service.jobs.store import upkeep
 
 LONG_WAIT_S = 60.0
 STEP_S = 5.0
+KEPT_S = 2.0
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,8 +23,26 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps jobs from being worked on."""
 
 
+class HealthLook:
+    """One look in 2 s for all pages of a process: it counts what waits, no small thing with a large backlog."""
+
+    def __init__(self, services: Services, now: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._now = now
+        self._turn = asyncio.Lock()
+        self._seen: Health | None = None
+        self._seen_at = -math.inf
+
+    async def look(self) -> Health:
+        """Never fails: not knowing is an answer too."""
+        async with self._turn:
+            if self._seen is None or self._now() - self._seen_at >= KEPT_S:
+                self._seen = await look_at(self._services)
+                self._seen_at = self._now()
+            return self._seen
+
+
 async def look_at(services: Services) -> Health:
-    """Never fails: not knowing is an answer too."""
     redis_is_up, vitals = await asyncio.gather(services.queue.ping(), _vitals(services))
     if vitals is None:
         return Health(line="The state of the workers is not known at this moment.", banner=None)

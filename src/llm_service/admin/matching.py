@@ -10,7 +10,7 @@ import msgspec
 from llm_service.admin.errors import MatchesChanged, TooManyMatches
 from llm_service.admin.query import read_query
 from llm_service.db import Database
-from llm_service.errors import ValidationError
+from llm_service.errors import InvalidCursor, ValidationError
 from llm_service.jobs.filters import Cursor, JobFilters
 from llm_service.jobs.store import listing, selection
 from llm_service.jobs.store.listing import COUNT_CAP, JobRow
@@ -58,7 +58,7 @@ async def refuse_growth(database: Database, wanted: Matching, expected: int) -> 
 async def batches(
     database: Database, wanted: Matching, place: str | None
 ) -> AsyncIterator[tuple[Sequence[JobRow], str | None]]:
-    """The jobs, newest first, and the place after each batch; None where it was the last.
+    """The jobs, newest first, and the place after each batch; None where it was the last, if only of nothing.
 
     Begins behind `place`. Raises `InvalidCursor` for one that is none.
     """
@@ -67,6 +67,12 @@ async def batches(
         status, _, text = place.partition(":")
         cursor = Cursor.parse(text, b"")
         parts = list(itertools.dropwhile(lambda part: part.status != status, parts))
+        if not parts:
+            raise InvalidCursor(
+                "after must be what the last answer to this action said, unchanged.", after=place
+            )
+    if not parts:
+        yield [], None
     for index, part in enumerate(parts):
         has_more = True
         while has_more:

@@ -1,5 +1,6 @@
 """What the LLM Queue page shows, as it stands in the page's address: read, said in words, written again."""
 
+import functools
 import re
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -124,14 +125,7 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
 
     def text(self, **changes: Any) -> str:
         """The query string of this state with `changes` applied; defaults are left out. None resets a name."""
-        state = self.changed(**changes)
-        pairs: list[tuple[str, str]] = []
-        for name in _NAMES:
-            value = getattr(state, name)
-            if value == _DEFAULTS[name]:
-                continue
-            pairs.append((name, _moment_text(value) if isinstance(value, datetime) else str(value)))
-        return urlencode(pairs)
+        return _written(self.changed(**changes))
 
     def url(self, **changes: Any) -> str:
         text = self.text(**changes)
@@ -149,6 +143,18 @@ _DEFAULTS: dict[str, Any] = {
     for name, default in zip(PageQuery.__struct_fields__, PageQuery.__struct_defaults__, strict=True)
     if name in _NAMES
 }
+
+
+@functools.lru_cache(maxsize=2048)
+def _written(state: PageQuery) -> str:
+    """Kept, since a list writes five addresses for each of its rows, and the same ones at the next look."""
+    pairs: list[tuple[str, str]] = []
+    for name in _NAMES:
+        value = getattr(state, name)
+        if value == _DEFAULTS[name]:
+            continue
+        pairs.append((name, _moment_text(value) if isinstance(value, datetime) else str(value)))
+    return urlencode(pairs)
 
 
 def read_query(text: str) -> PageQuery:

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.response import Redirect
 
-from llm_service.admin.health import Health, look_at
+from llm_service.admin.health import Health, HealthLook
 from llm_service.admin.html import etag_of, pages_of
 from llm_service.admin.polling import refuse_haste
 from llm_service.admin.query import PageQuery, read_query
@@ -58,7 +58,7 @@ async def show_queue(request: Request[Any, Any, Any]) -> Response[Any]:
         return Redirect(f"/admin/queue/{query.q}" + (f"?{rest}" if rest else ""), status_code=303)
     now = await services_of(request).database.clock.now()
     listed, query = await _look(request, query, now, with_chips=True)
-    return pages_of(request).answer(request, "queue.html", now=now, query=query, listed=listed)
+    return await pages_of(request).answer_in_turns(request, "queue.html", now=now, query=query, listed=listed)
 
 
 @get("/queue/rows", include_in_schema=False)
@@ -77,7 +77,7 @@ async def show_rows(request: Request[Any, Any, Any]) -> Response[Any]:
     headers = {"ETag": etag, "Vary": "Cookie"}
     if request.headers.get("if-none-match") == etag:
         return Response(None, status_code=304, headers=headers)
-    return pages_of(request).answer(
+    return await pages_of(request).answer_in_turns(
         request, "_live.html", headers=headers, now=now, query=query, listed=listed
     )
 
@@ -91,6 +91,7 @@ async def _look(
     request: Request[Any, Any, Any], query: PageQuery, now: datetime, *, with_chips: bool
 ) -> tuple[Listed, PageQuery]:
     services = services_of(request)
+    looking: HealthLook = request.app.state.health
     filters = query.filters(now)
     fingerprint = filters.fingerprint(query.limit)
     cursor, query = _cursor(request, query, fingerprint)
@@ -99,7 +100,7 @@ async def _look(
             services.database, filters, limit=query.page_size, cursor=cursor, crowds=services.crowds
         ),
         _chips(services, filters) if with_chips else _nothing(),
-        look_at(services),
+        looking.look(),
     )
     last = page.rows[-1] if page.rows and page.has_more and query.is_window else None
     listed = Listed(

@@ -101,6 +101,8 @@ async def test_each_field_reaches_its_column(desk: Desk, sql: asyncpg.Connection
     wanted = msgspec.structs.asdict(full)
     assert row["run_after"] - row["created_at"] == timedelta(seconds=wanted.pop("delay_s"))
     assert msgspec.json.decode(wanted.pop("input_json")) == msgspec.json.decode(row["input_data"])
+    held_back = timedelta(seconds=wanted.pop("delay_s"))
+    assert row["run_after"] == row["queued_at"] == row["created_at"] + held_back
     assert {name: row[name] for name in wanted} == wanted
 
 

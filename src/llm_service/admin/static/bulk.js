@@ -64,7 +64,7 @@ export async function askAndDo(action, target, opener, onDone) {
         progress.textContent = after ? `${total.done.toLocaleString("en")} of ${count.toLocaleString("en")} done…` : answer.message;
       } while (after && !isStopped && dialog.open);
     } catch (error) {
-      fail(error);
+      fail(error, total.done);
       return;
     } finally {
       no.onclick = null;
@@ -76,12 +76,12 @@ export async function askAndDo(action, target, opener, onDone) {
     onDone(words);
   }
 
-  function fail(error) {
+  function fail(error, done = 0) {
     const words = make("p", error.message);
     words.className = "bad";
     body.replaceChildren(words);
     if (error.requestId) body.append(make("p", `Request id ${error.requestId}`));
-    title.textContent = "This was not done";
+    title.textContent = done ? `${jobs(done)} done, then it broke off` : "This was not done";
     yes.hidden = true;
     no.textContent = "Close";
   }
