@@ -11,7 +11,7 @@ from tests.conftest import SECRET
 from uvicorn.server import ServerState
 
 from llm_service.api import wire
-from llm_service.api.wire import MOST_UNREAD, BoundedProtocol
+from llm_service.api.wire import LONGEST_URL, MOST_UNREAD, BoundedProtocol
 from llm_service.app import create_app
 from llm_service.settings import Settings
 
@@ -116,6 +116,16 @@ async def test_s42_trailers_that_do_not_end_are_given_up(peer: Peer, piece: byte
     await peer.send(VALIDATE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Long: " + piece)
     await peer.pour(piece)
     assert peer.sent < 2**20
+
+
+@pytest.mark.parametrize(("size", "status"), [(LONGEST_URL, b"404"), (LONGEST_URL + 1, b"400")])
+@pytest.mark.parametrize("begun", [b"/admin/static/", b"/admin?next=", b"/"])
+async def test_s42_a_url_beyond_16_kb_is_400(peer: Peer, begun: bytes, size: int, status: bytes) -> None:
+    """Of anybody: what is routed is remembered."""
+    await peer.send(
+        b"GET " + begun.ljust(size, b"a") + b" HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )
+    assert (await peer.answer()).startswith(b"HTTP/1.1 " + status)
 
 
 async def test_s42_what_ends_is_served_whatever_its_size(peer: Peer) -> None:

@@ -6,6 +6,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_UNREAD = 64 * 1024
 """Bytes that may come, beyond one read from the socket, before a head ends, a body begins or goes on, or it ends."""
+LONGEST_URL = 16 * 1024
+"""Bytes. Litestar remembers the last thousand paths and query strings, whoever sent them."""
 HEAD_S = 20.0
 """Seconds from a head's beginning, or that of the connection, to its end."""
 
@@ -49,6 +51,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_moved = True
         self._have_head()
+        if len(self.url) > LONGEST_URL:
+            raise ValueError("the URL is too long")  # to uvicorn this is broken HTTP: 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
