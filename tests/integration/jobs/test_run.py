@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import pickle
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +13,7 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from arq.worker import create_worker
 from redis.asyncio import Redis
 from tests.conftest import SECRET
 from tests.fakes.model_server import ModelServer, Reply
@@ -23,7 +26,7 @@ from llm_service.db import Database
 from llm_service.errors import WorkflowError
 from llm_service.job_worker import SPARE_HINTS
 from llm_service.jobs.model import JobStatus
-from llm_service.jobs.queue import JOBS, WEBHOOKS, JobQueue
+from llm_service.jobs.queue import JOBS, WEBHOOKS, JobQueue, connect
 from llm_service.jobs.secrets import SecretBox
 from llm_service.jobs.store import intake, leases
 from llm_service.jobs.store.intake import NewJob
@@ -31,6 +34,7 @@ from llm_service.jobs.store.leases import Hint
 from llm_service.jobs.submit import Desk, Submission
 from llm_service.metrics import STALE_WRITES
 from llm_service.settings import Settings, load_settings
+from llm_service.worker import WorkerSettings
 from llm_service.workflows.base import Context, Workflow
 
 
@@ -389,22 +393,44 @@ async def test_a_workflow_that_is_not_known_here_is_not_claimed(submit: Submit, 
     assert await leases.claim(database, job_id, worker="w", lease_s=20, known=["completion"]) is None
 
 
-async def test_s52_a_pickle_in_the_queue_is_not_opened(
-    settings: Settings, submit: Submit, wait_for: WaitFor, queue: JobQueue, tmp_path: Any
-) -> None:
-    import pickle
+class Payload:
+    """A pickle of it writes a file when it is opened."""
 
-    canary = tmp_path / "canary"
+    def __init__(self, canary: Path) -> None:
+        self._canary = canary
 
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (open, (str(canary), "w"))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (str(self._canary), "w"))
 
-    redis: Redis = queue.client
-    await redis.set(
-        "arq:job:evil", pickle.dumps({"t": 1, "f": "run_job", "a": (Payload(),), "k": {}, "et": 1})
-    )
+
+async def plant(redis: Redis, canary: Path) -> None:
+    job = {"t": 1, "f": "run_job", "a": (Payload(canary),), "k": {}, "et": 1}
+    await redis.set("arq:job:evil", pickle.dumps(job))
     await redis.zadd(JOBS, {"evil": 1})
+
+
+async def test_s52_a_pickle_in_the_queue_is_not_opened_by_arqs_own_worker(
+    settings: Settings, queue: JobQueue, tmp_path: Path
+) -> None:
+    """The one that reads what a hint holds; ours goes by its name."""
+    canary = tmp_path / "canary"
+    await plant(queue.client, canary)
+    pool = connect(settings.redis_url)
+    worker = create_worker(
+        WorkerSettings, burst=True, redis_pool=pool, on_startup=None, on_shutdown=None, handle_signals=False
+    )
+    await worker.main()
+    await pool.aclose(close_connection_pool=True)
+    assert (worker.jobs_failed, await queue.client.zcard(JOBS)) == (1, 0), "it was looked at"
+    assert not canary.exists()
+
+
+async def test_s52_a_pickle_in_the_queue_is_not_opened(
+    settings: Settings, submit: Submit, wait_for: WaitFor, queue: JobQueue, tmp_path: Path
+) -> None:
+    canary = tmp_path / "canary"
+    redis: Redis = queue.client
+    await plant(redis, canary)
     async with working(settings):
         row = await wait_for(await submit())
         assert row["status"] == "completed"
