@@ -74,7 +74,7 @@ def create_app(settings: Settings) -> Litestar:
             health.metrics,
             admin_router(),
         ],
-        state=State({"services": services, "pages": pages}),
+        state=State({"services": services, "pages": pages, "pulse": health.Pulse(services)}),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),
