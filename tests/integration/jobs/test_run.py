@@ -416,8 +416,9 @@ async def test_s52_a_pickle_in_the_queue_is_not_opened_by_arqs_own_worker(
     canary = tmp_path / "canary"
     await plant(queue.client, canary)
     pool = connect(settings.redis_url)
+    arqs: Any = WorkerSettings
     worker = create_worker(
-        WorkerSettings, burst=True, redis_pool=pool, on_startup=None, on_shutdown=None, handle_signals=False
+        arqs, burst=True, redis_pool=pool, on_startup=None, on_shutdown=None, handle_signals=False
     )
     await worker.main()
     await pool.aclose(close_connection_pool=True)
