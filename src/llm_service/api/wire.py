@@ -1,4 +1,4 @@
-"""How much, and how slowly, a peer may send that is no request yet. uvicorn alone keeps such bytes without end."""
+"""How much, how slowly and how far ahead a peer may send. uvicorn alone keeps what it is sent without end."""
 
 from asyncio import TimerHandle, Transport
 
@@ -8,6 +8,8 @@ MOST_UNREAD = 64 * 1024
 """Bytes that may come, beyond one read from the socket, before a head ends, a body begins or goes on, or it ends."""
 LONGEST_URL = 16 * 1024
 """Bytes. Litestar remembers the last thousand paths and query strings, whoever sent them."""
+MOST_WAITING = 32
+"""Requests of one connection that wait for the answer to one before. One read may bring ten thousand."""
 HEAD_S = 20.0
 """Seconds from a head's beginning, or that of the connection, to its end."""
 
@@ -51,8 +53,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_moved = True
         self._have_head()
-        if len(self.url) > LONGEST_URL:
-            raise ValueError("the URL is too long")  # to uvicorn this is broken HTTP: 400
+        if len(self.url) > LONGEST_URL or len(self.pipeline) >= MOST_WAITING:
+            raise ValueError("too much")  # to uvicorn this is broken HTTP: 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -62,6 +64,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._has_moved = True
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_answering():
+            self.transport.abort()
+            return
+        super().send_400_response(msg)
+
+    def _is_answering(self) -> bool:
+        """Whether what is sent now would be taken for the answer to an earlier request."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _expect_head(self) -> None:
         if self._deadline is None:
@@ -76,7 +88,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self, status: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._is_head and self.scope is not None:  # it is a request's turn to be answered
+        if self._is_head and self.scope is not None and not self._is_answering():
             self.transport.write(
                 b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )
