@@ -1,6 +1,7 @@
 """How much, how slowly and how far ahead a peer may send. uvicorn alone keeps what it is sent without end."""
 
 from asyncio import TimerHandle, Transport
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -73,7 +74,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         """Whether what is sent now would be taken for the answer to an earlier request."""
-        return self.cycle is not None and not self.cycle.response_complete
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
 
     def _expect_head(self) -> None:
         if self._deadline is None:
@@ -88,7 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self, status: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._is_head and self.scope is not None and not self._is_answering():
+        begun: Any = self.scope  # None before the first byte of a request
+        if self._is_head and begun is not None and not self._is_answering():
             self.transport.write(
                 b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )

@@ -194,6 +194,14 @@ def test_a_cursor_is_refused_under_another_question() -> None:
             Cursor.parse(text, JobFilters(**fields).fingerprint(words))
 
 
+@pytest.mark.parametrize("junk", ["!!!!", "    ", "\n\r\n\t", "++//", "\x00" * 4])
+def test_a_cursor_is_taken_unchanged_alone(junk: str) -> None:
+    text = Cursor.after(NOW, SOMEBODY, FINGERPRINT).text()
+    for odd in (junk + text, text[:8] + junk + text[8:], text + junk):
+        with pytest.raises(InvalidCursor):
+            Cursor.parse(odd, FINGERPRINT)
+
+
 def packed(value: object) -> str:
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(value)).rstrip(b"=").decode()
 
