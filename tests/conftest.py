@@ -13,6 +13,7 @@ from pathlib import Path
 
 import asyncpg
 import httpx
+import hypothesis
 import pytest
 import redis as sync_redis
 from sqlalchemy.engine import make_url
@@ -31,6 +32,10 @@ SECRET = "test-secret-0123456789"
 AUTH = {"X-API-Secret": SECRET}
 TEMPLATE = "llm_test_template"
 SERVERS = pytest.StashKey[Servers]()
+
+# A busy machine is no failure; a test that does not end is stopped by its timeout.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Their tools are installed by `make test-browser` alone.
 collect_ignore = ["browser"] if find_spec("playwright") is None else []

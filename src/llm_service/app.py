@@ -79,7 +79,15 @@ def create_app(settings: Settings) -> Litestar:
             health.metrics,
             admin_router(),
         ],
-        state=State({"services": services, "pages": pages, "looks": Looks(), "health": HealthLook(services)}),
+        state=State(
+            {
+                "services": services,
+                "pages": pages,
+                "looks": Looks(),
+                "health": HealthLook(services),
+                "pulse": health.Pulse(services),
+            }
+        ),
         lifespan=[lifespan],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=openapi_config(),

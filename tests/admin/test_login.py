@@ -1,19 +1,21 @@
 """Wrong passwords: counted by the database, slowed down by its clock, never a lock-out for ever."""
 
 import asyncio
+import itertools
 import re
 
 import asyncpg
 import httpx
 import pytest
-from tests.admin.conftest import PASSWORD, csrf_in, log_in
+from tests.admin.conftest import BASE, PASSWORD, csrf_in, log_in
+from tests.in_process import serving
 
 from llm_service.admin.errors import TooManyTries
 from llm_service.admin.model import Role
 from llm_service.admin.sessions import FREE_TRIES, LONGEST_WAIT_S, MANY_TRIES, Sessions, refuse_haste
 from llm_service.admin.store import Tries
 from llm_service.db import Database
-from llm_service.settings import Secret
+from llm_service.settings import Secret, Settings
 
 AGE = "UPDATE llm_admin_logins SET at = at - make_interval(secs => $1)"
 
@@ -53,6 +55,26 @@ async def test_after_several_wrong_passwords_even_the_right_one_has_to_wait(
     await sql.execute(AGE, 2.0)
     assert (await log_in(browser)).status_code == 303
     assert await count(sql, "logins") == 0, "a right password forgets the wrong ones of its peer"
+
+
+class OneNetwork(httpx.ASGITransport):
+    """Each request comes from another address of one IPv6 network."""
+
+    numbers = itertools.count(1)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.client = (f"2001:db8:1:2::{next(self.numbers):x}", 1)
+        return await super().handle_async_request(request)
+
+
+async def test_the_addresses_of_one_network_wait_together(
+    settings: Settings, sql: asyncpg.Connection
+) -> None:
+    async with serving(settings, OneNetwork) as browser:
+        browser.base_url = httpx.URL(BASE)
+        statuses = [(await log_in(browser, "wrong")).status_code for _ in range(FREE_TRIES + 1)]
+    assert statuses == [401] * FREE_TRIES + [429]
+    assert await sql.fetchval("SELECT DISTINCT peer FROM llm_admin_logins") == "2001:db8:1:2::"
 
 
 async def test_nobody_waits_longer_than_a_minute(browser: httpx.AsyncClient, sql: asyncpg.Connection) -> None:

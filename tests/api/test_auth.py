@@ -23,6 +23,7 @@ from llm_service.api.auth import (
     SecretCheck,
     WrongTries,
     is_guarded,
+    peer_of,
 )
 from llm_service.app import create_app
 from llm_service.metrics import REQUESTS
@@ -395,6 +396,35 @@ async def test_s06_of_one_peer_20_wrong_secrets_a_minute_are_401_and_further_one
                 "a right one passes"
             )
     assert statuses == {peer: [401] * MOST_WRONG + [429] * 3 for peer in ("192.0.2.1", "192.0.2.2")}
+
+
+@pytest.mark.parametrize(
+    ("address", "peer"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::", "2001:db8:1:2::"),
+        ("2001:db8:1:3::6", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("", ""),
+        ("unix:/run/api.sock", "unix:/run/api.sock"),
+    ],
+)
+def test_s06_one_peer_is_an_address_or_a_network_of_64_bits(address: str, peer: str) -> None:
+    """Whoever has one address of IPv6 has 2^64 of them."""
+    assert peer_of(address) == peer
+
+
+async def test_s06_another_address_of_the_same_network_is_no_other_peer(settings: Settings) -> None:
+    app = create_app(settings)
+    statuses = []
+    for number in range(MOST_WRONG + 2):
+        transport = httpx.ASGITransport(app=app, client=(f"2001:db8::{number:x}", 1))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.get("/api/v1/workflows", headers={"X-API-Secret": "wrong"})
+            statuses.append(answer.status_code)
+    assert statuses == [401] * MOST_WRONG + [429] * 2
 
 
 def test_s06_a_minute_later_there_are_20_more() -> None:

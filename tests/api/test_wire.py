@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +12,7 @@ from tests.conftest import SECRET
 from uvicorn.server import ServerState
 
 from llm_service.api import wire
-from llm_service.api.wire import MOST_UNREAD, BoundedProtocol
+from llm_service.api.wire import LONGEST_URL, MOST_UNREAD, MOST_WAITING, BoundedProtocol
 from llm_service.app import create_app
 from llm_service.settings import Settings
 
@@ -118,6 +119,16 @@ async def test_s42_trailers_that_do_not_end_are_given_up(peer: Peer, piece: byte
     assert peer.sent < 2**20
 
 
+@pytest.mark.parametrize(("size", "status"), [(LONGEST_URL, b"404"), (LONGEST_URL + 1, b"400")])
+@pytest.mark.parametrize("begun", [b"/admin/static/", b"/admin?next=", b"/"])
+async def test_s42_a_url_beyond_16_kb_is_400(peer: Peer, begun: bytes, size: int, status: bytes) -> None:
+    """Of anybody: what is routed is remembered."""
+    await peer.send(
+        b"GET " + begun.ljust(size, b"a") + b" HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )
+    assert (await peer.answer()).startswith(b"HTTP/1.1 " + status)
+
+
 async def test_s42_what_ends_is_served_whatever_its_size(peer: Peer) -> None:
     """Headers of 60 KB in pieces, and a body of 60 KB that comes in chunks of one byte."""
     await peer.send(VALIDATE)
@@ -137,6 +148,31 @@ async def test_one_connection_serves_one_request_after_another_also_sent_at_once
     assert (await peer.until(b'"valid":true')).startswith(b"HTTP/1.1 200 ")
     await peer.send(WORKFLOWS[20:] + b"\r\n" + whole + WORKFLOWS + b"Connection: close\r\n\r\n")
     assert (await peer.answer()).count(b"HTTP/1.1 200 ") == 3
+
+
+async def test_s42_requests_far_ahead_of_their_answers_are_not_kept(peer: Peer) -> None:
+    """One read brings thousands, each of which would wait with all that belongs to it."""
+    with structlog.testing.capture_logs() as lines:
+        await peer.send(b"GET /nothing HTTP/1.1\r\nHost:x\r\n\r\n" * 2_000)
+        await peer.answer()
+    assert len([line for line in lines if line["event"] == "request"]) <= MOST_WAITING + 1
+
+
+async def test_what_is_a_little_ahead_is_served_in_order(peer: Peer) -> None:
+    asked = b"".join(
+        b"GET /%d HTTP/1.1\r\nHost:x\r\nX-Request-ID: n%d\r\n\r\n" % (n, n) for n in range(MOST_WAITING)
+    )
+    await peer.send(asked + WORKFLOWS + b"Connection: close\r\n\r\n")
+    answer = await peer.answer()
+    found = re.findall(rb"x-request-id: n(\d+)", answer)
+    assert found == [b"%d" % n for n in range(MOST_WAITING)]
+    assert b'{"workflows":' in answer
+
+
+async def test_s42_broken_http_behind_a_request_is_not_taken_for_its_answer(peer: Peer) -> None:
+    """Whoever shares a connection to us would take the 400 for the first answer that is due."""
+    await peer.send(VALIDATE + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY + b"no http\r\n\r\n")
+    assert b" 400 " not in await peer.answer()
 
 
 # --- slowly -----------------------------------------------------------------------------------------------

@@ -72,3 +72,10 @@ def test_s53_a_redis_elsewhere_without_password_or_tls_is_noticed(url: str, lack
     assert said == (
         [] if lacks is None else [f"Redis is on another host, and REDIS_URL names it without {lacks}."]
     )
+
+
+async def test_s53_who_starts_against_such_a_redis_is_told(database: Database) -> None:
+    queue = JobQueue(connect("redis://redis.invalid:6379/0"), head_start_s=30)
+    told = await look_around(database, queue)
+    await queue.close()
+    assert "Redis is on another host, and REDIS_URL names it without a password and TLS (rediss://)." in told

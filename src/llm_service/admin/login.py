@@ -8,6 +8,7 @@ from litestar.response import Redirect
 from llm_service.admin.guard import local_path, set_cookie, token_or_new
 from llm_service.admin.html import pages_of
 from llm_service.admin.sessions import is_signed_in, session_of, sessions_of
+from llm_service.api.auth import peer_of
 from llm_service.errors import RequestError
 from llm_service.logs import get_logger
 
@@ -30,7 +31,7 @@ async def login(request: Request[Any, Any, Any]) -> Response[Any]:
     form = await request.form()
     wanted = local_path(str(form.get("next") or ""))
     earlier: str | None = request.scope["state"]["admin_token"]
-    peer = request.client.host if request.client is not None else ""
+    peer = peer_of(request.client.host) if request.client is not None else ""
     try:
         opened = await sessions_of(request).open(
             str(form.get("password") or ""), peer=peer, instead_of=earlier

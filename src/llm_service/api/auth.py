@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from llm_service.settings import Secret
 
@@ -35,6 +36,17 @@ class SecretCheck:
 
 def sent_secrets(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     return [value for name, value in headers if name == HEADER]
+
+
+def peer_of(address: str) -> str:
+    """What one peer is counted by: its address, or of IPv6 the 64 bits of the network that it has to itself."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address  # the name of a socket, or none
+    if isinstance(found, IPv4Address):
+        return address
+    return str(found.ipv4_mapped or IPv6Address(int(found) >> 64 << 64))
 
 
 class WrongTries:

@@ -15,7 +15,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
 
-from llm_service.api.auth import SecretCheck, WrongTries, is_guarded, sent_secrets
+from llm_service.api.auth import SecretCheck, WrongTries, is_guarded, peer_of, sent_secrets
 from llm_service.api.errors import envelope
 from llm_service.errors import InvalidAPISecret, RequestError, TooManyRequests
 from llm_service.logs import get_logger
@@ -87,7 +87,7 @@ class Edge:
             return InvalidAPISecret()
         WRONG_SECRETS.inc()
         # The peer of the connection: X-Forwarded-For may say anything.
-        peer = str((scope.get("client") or ("",))[0])
+        peer = peer_of(str((scope.get("client") or ("",))[0]))
         if not (left_s := self._wrong.note(peer)):
             return InvalidAPISecret()
         log.warning("too many wrong secrets", peer=peer)

@@ -7,7 +7,8 @@ import msgspec
 from litestar import MediaType, Request, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
-from llm_service.api.services import Services, services_of
+from llm_service.api.services import Services
+from llm_service.api.shared import Shared
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.store import upkeep
 from llm_service.jobs.store.upkeep import Vitals
@@ -28,6 +29,19 @@ class HealthResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 class AliveResponse(msgspec.Struct, frozen=True):
     status: Literal["alive"] = "alive"
+
+
+class Pulse:
+    """What the open routes tell, found out once at a time: strangers may ask as often as they like."""
+
+    def __init__(self, services: Services) -> None:
+        self.health = Shared(lambda: _health(services))
+        self.metrics = Shared(lambda: _metrics(services))
+
+
+def pulse_of(request: Request[Any, Any, Any]) -> Pulse:
+    pulse: Pulse = request.app.state.pulse
+    return pulse
 
 
 async def _vitals(services: Services) -> Vitals | None:
@@ -63,7 +77,7 @@ async def _health(services: Services) -> HealthResponse:
     security=[],
 )
 async def health(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
-    found = await _health(services_of(request))
+    found = await pulse_of(request).health.get()
     return Response(found, status_code=503 if found.status == "unhealthy" else 200)
 
 
@@ -75,7 +89,7 @@ async def live() -> AliveResponse:
 @get("/health/ready", tags=["Health"], summary="Whether to send traffic here", raises=[], security=[])
 async def ready(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
     """Ready while jobs can be accepted: also without Redis, for a job is accepted by its row. Not while leaving."""
-    found = await _health(services_of(request))
+    found = await pulse_of(request).health.get()
     ready = found.status != "unhealthy" and not request.app.state.leaving
     return Response(found, status_code=200 if ready else 503)
 
@@ -89,9 +103,13 @@ async def ready(request: Request[Any, Any, Any]) -> Response[HealthResponse]:
     security=[],
 )
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
-    if (vitals := await _vitals(services_of(request))) is not None:
+    return Response(await pulse_of(request).metrics.get(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _metrics(services: Services) -> bytes:
+    if (vitals := await _vitals(services)) is not None:
         WORKERS.set(vitals.workers)
         QUEUE_DEPTH.labels("pending").set(vitals.pending)
         QUEUE_DEPTH.labels("processing").set(vitals.processing)
         QUEUE_OLDEST.set(vitals.oldest_wait_s or 0)
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    return generate_latest(REGISTRY)

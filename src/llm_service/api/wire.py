@@ -1,46 +1,23 @@
-"""What uvicorn leaves open: how much a peer may send that is no request yet, and in how many packets it is answered."""
+"""How much, how slowly and how far ahead a peer may send. uvicorn alone keeps what it is sent without end."""
 
-from asyncio import AbstractEventLoop, TimerHandle, Transport
+from asyncio import TimerHandle, Transport
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from llm_service.api.packets import Joining
+
 MOST_UNREAD = 64 * 1024
 """Bytes that may come, beyond one read from the socket, before a head ends, a body begins or goes on, or it ends."""
+LONGEST_URL = 16 * 1024
+"""Bytes. Litestar remembers the last thousand paths and query strings, whoever sent them."""
+MOST_WAITING = 32
+"""Requests of one connection that wait for the answer to one before. One read may bring ten thousand."""
 HEAD_S = 20.0
 """Seconds from a head's beginning, or that of the connection, to its end."""
 
 TOO_LARGE = b"431 Request Header Fields Too Large"
 TOO_SLOW = b"408 Request Timeout"
-
-
-class Joining:
-    """A transport that sends what is written in one turn of the loop at once.
-
-    uvicorn writes the head of an answer and then its body: two packets, and the peer is woken twice.
-    """
-
-    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._written: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._written:
-            self._loop.call_soon(self._send)
-        self._written.append(data)
-
-    def close(self) -> None:
-        self._send()
-        self._transport.close()
-
-    def _send(self) -> None:
-        if self._written:
-            self._transport.write(b"".join(self._written))
-            self._written.clear()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -79,6 +56,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_moved = True
         self._have_head()
+        if len(self.url) > LONGEST_URL or len(self.pipeline) >= MOST_WAITING:
+            raise ValueError("too much")  # to uvicorn this is broken HTTP: 400
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -88,6 +67,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._has_moved = True
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_answering():
+            self.transport.abort()
+            return
+        super().send_400_response(msg)
+
+    def _is_answering(self) -> bool:
+        """Whether what is sent now would be taken for the answer to an earlier request."""
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is not None and not cycle.response_complete
 
     def _expect_head(self) -> None:
         if self._deadline is None:
@@ -102,7 +92,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up(self, status: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._is_head and self.scope is not None:  # it is a request's turn to be answered
+        begun: Any = self.scope  # None before the first byte of a request
+        if self._is_head and begun is not None and not self._is_answering():
             self.transport.write(
                 b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql
 
@@ -12,7 +12,6 @@ from llm_service.errors import InvalidLimitResults
 from llm_service.jobs.limit_results import LimitResults
 from llm_service.jobs.model import WorkflowJob
 
-patient = settings(deadline=None)  # a busy machine is no failure
 NOON = datetime(2026, 3, 1, 12, 34, 56, 789_012, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOWS = ("Today", "7 Days", "30 Days")
@@ -27,7 +26,6 @@ NEAR_MISSES = [
 ]  # fmt: skip
 
 
-@patient
 @given(st.integers(1, 500), st.integers(0, 600), moments)
 @example(1, 0, NOON)
 @example(500, 5_000, NOON)
@@ -37,7 +35,6 @@ def test_digits_of_1_to_500_are_a_count_however_many_zeros_lead(
     assert LimitResults.parse("0" * zeros + str(count), now) == LimitResults(count=count, since=None)
 
 
-@patient
 @given(st.one_of(st.just(0), st.integers(501), st.integers(10**17, 10**30)), st.integers(0, 20))
 @example(501, 0)
 @example(1000, 0)
@@ -53,7 +50,6 @@ def test_s40_a_number_of_5000_digits_is_refused_like_any_other(text: str) -> Non
     assert len(refused.value.message) < 150
 
 
-@patient
 @given(moments)
 def test_empty_text_is_no_limit_at_all(now: datetime) -> None:
     assert LimitResults.parse("", now) == LimitResults(count=None, since=None)
@@ -76,7 +72,6 @@ def test_today_begins_at_0000_utc(now: datetime, since: datetime) -> None:
     assert LimitResults.parse("Today", now) == LimitResults(since=since)
 
 
-@patient
 @given(moments)
 def test_today_is_this_day_in_utc_from_its_first_microsecond(now: datetime) -> None:
     since = LimitResults.parse("Today", now).since
@@ -87,7 +82,6 @@ def test_today_is_this_day_in_utc_from_its_first_microsecond(now: datetime) -> N
     assert (since - timedelta(microseconds=1)).date() != now.date()
 
 
-@patient
 @given(moments)
 def test_7_and_30_days_are_rolling_168_and_720_hours(now: datetime) -> None:
     assert LimitResults.parse("7 Days", now) == LimitResults(since=now - timedelta(hours=168))
@@ -106,7 +100,6 @@ def test_a_near_miss_is_refused_with_what_is_allowed(text: str) -> None:
         assert use in error.message
 
 
-@patient
 @given(st.text(min_size=1), moments)
 def test_s40_any_text_is_one_of_seven_uses_or_refused(text: str, now: datetime) -> None:
     try:
@@ -120,7 +113,6 @@ def test_s40_any_text_is_one_of_seven_uses_or_refused(text: str, now: datetime) 
     assert parsed.count is None or (text.isascii() and text.isdigit() and parsed.count == int(text))
 
 
-@patient
 @given(st.one_of(st.text(), st.sampled_from(WINDOWS), st.integers(0, 600).map(str)), moments)
 def test_the_same_text_at_the_same_time_is_the_same_value(text: str, now: datetime) -> None:
     def once() -> object:
@@ -140,7 +132,6 @@ def test_an_error_repeats_100_characters_of_the_value_and_no_more(text: str) -> 
     assert text[:101] not in refused.value.message
 
 
-@patient
 @given(st.integers(1, 500), st.integers(1, 200))
 def test_a_count_overrides_the_limit_and_sets_no_condition(count: int, requested: int) -> None:
     parsed = LimitResults.parse(str(count), NOON)
@@ -148,7 +139,6 @@ def test_a_count_overrides_the_limit_and_sets_no_condition(count: int, requested
     assert parsed.clauses(WorkflowJob.created_at) == []
 
 
-@patient
 @given(st.sampled_from(("", *WINDOWS)), st.integers(1, 200))
 def test_a_window_or_nothing_leaves_the_limit_alone(text: str, requested: int) -> None:
     assert LimitResults.parse(text, NOON).limit(requested) == requested

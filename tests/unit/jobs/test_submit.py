@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_service.errors import InvalidInputData
@@ -51,7 +51,6 @@ def test_a_value_that_looks_like_a_place_is_none(value: str) -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=6))
 def test_any_value_is_refused_at_its_place(value: str) -> None:
     assert refused(way=value).context["errors"][0]["loc"] == ["body", "input_data", "way"]

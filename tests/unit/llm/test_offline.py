@@ -129,7 +129,7 @@ user_messages = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(user=user_messages, into=st.sampled_from(TYPES))
 async def test_an_answer_is_valid_and_the_same_again(user: Any, into: type[msgspec.Struct]) -> None:
     schema = strict_schema(into)
@@ -138,7 +138,7 @@ async def test_an_answer_is_valid_and_the_same_again(user: Any, into: type[msgsp
     assert answer == await ask(user, schema)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(user=user_messages)
 async def test_plain_text_is_the_same_again_and_never_empty(user: Any) -> None:
     answer = await ask(user)
