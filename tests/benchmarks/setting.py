@@ -42,7 +42,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     small_s: float = 1
     pickups: int = 100
     idle_s: float = 10
-    watched_s: float = 12
+    watched_s: float = 8
     jobs: int = 5_000
     peer_jobs: int = 1_000
     waves: int = 8

@@ -1,6 +1,7 @@
 """When each of many retries is to start: one after another, not all at once.
 
-A thousand jobs that failed together because the provider was overloaded would overload it again.
+A thousand jobs that failed together because the provider was overloaded would overload it again. The reconciler tells
+of those whose time has come about every 3 s: what starts together is a handful.
 """
 
 import random
