@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from litestar._parsers import parse_url_encoded_form_data
 from tests.admin.conftest import BASE, FETCH, PASSWORD, Browser, csrf_in, log_in
 from tests.conftest import SECRET
 from tests.in_process import serving
@@ -410,6 +411,26 @@ async def test_s26_our_own_forms_pass_as_browsers_send_them(admin: Browser) -> N
 async def test_s26_a_form_that_is_too_large_is_not_read_on(admin: Browser) -> None:
     answer = await admin.client.post("/admin/actions", data={"x": "y" * 70_000}, headers=FETCH)
     assert answer.status_code == 413
+
+
+async def test_s26_a_form_of_many_fields_is_not_read_on(browser: httpx.AsyncClient) -> None:
+    """A stranger's; with the token of the login form, which is to be had."""
+    token = csrf_in((await browser.get("/admin")).text)
+    fields = {f"x{number}": "" for number in range(20)}
+    answer = await browser.post("/admin", data={"csrf_token": token, "password": PASSWORD, **fields})
+    assert answer.status_code == 413
+    few = dict.fromkeys(list(fields)[:18], "")
+    assert (
+        await browser.post("/admin", data={"csrf_token": token, "password": PASSWORD, **few})
+    ).status_code == 303
+
+
+async def test_s26_no_form_of_a_stranger_is_remembered(browser: httpx.AsyncClient) -> None:
+    token = csrf_in((await browser.get("/admin")).text)
+    before = parse_url_encoded_form_data.cache_info().currsize
+    answer = await browser.post("/admin", data={"csrf_token": token, "password": "wrong", "x": "y" * 60_000})
+    assert answer.status_code == 401
+    assert parse_url_encoded_form_data.cache_info().currsize == before
 
 
 async def test_s26_a_login_needs_the_token_of_its_form(

@@ -129,6 +129,14 @@ async def test_s42_a_url_beyond_16_kb_is_400(peer: Peer, begun: bytes, size: int
     assert (await peer.answer()).startswith(b"HTTP/1.1 " + status)
 
 
+@pytest.mark.parametrize(("ampersands", "status"), [(100, b"404"), (101, b"400")])
+async def test_s42_a_url_of_many_parameters_is_400(peer: Peer, ampersands: int, status: bytes) -> None:
+    await peer.send(
+        b"GET /admin?a" + b"&a" * ampersands + b" HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    )
+    assert (await peer.answer()).startswith(b"HTTP/1.1 " + status)
+
+
 async def test_s42_what_ends_is_served_whatever_its_size(peer: Peer) -> None:
     """Headers of 60 KB in pieces, and a body of 60 KB that comes in chunks of one byte."""
     await peer.send(VALIDATE)

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from llm_service.admin import deeds
 from llm_service.admin.deeds import ACTIONS, Doer, Tally
-from llm_service.admin.guard import local_path
+from llm_service.admin.guard import form_of, local_path
 from llm_service.admin.matching import matching, refuse_growth
 from llm_service.admin.sessions import session_of
 from llm_service.admin.spread import PER_S, is_spread
@@ -135,14 +135,14 @@ async def run_action(request: Request[Any, Any, Any]) -> Response[Any]:
 
 async def _run_form(request: Request[Any, Any, Any]) -> Response[Any]:
     """One job, from a page without script. What can't be done any more shows by itself on the page after it."""
-    form = await request.form()
-    action = str(form.get("action") or "")
+    form = form_of(request)
+    action = form.get("action", "")
     if action not in ACTIONS:
         raise ValidationError(f"must be one of: {', '.join(ACTIONS)}", ["body", "action"])
-    job_id = parse_job_id(str(form.get("job_id") or ""))
+    job_id = parse_job_id(form.get("job_id", ""))
     tally = await deeds.do_selected(_doer(request), action, [job_id])
     if given := form.get("next"):
-        return Redirect(local_path(str(given)), status_code=303)
+        return Redirect(local_path(given), status_code=303)
     if action == "delete":
         return Redirect("/admin/queue", status_code=303)
     return Redirect(f"/admin/queue/{tally.job_ids[0] if tally.job_ids else job_id}", status_code=303)

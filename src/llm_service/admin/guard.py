@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
+from litestar import Request
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +27,9 @@ STATIC = re.compile(r"/admin/static(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 COMING_AND_GOING = frozenset({"/admin", "/admin/", "/admin/logout"})
 """Where a reader may post."""
+FORM = b"application/x-www-form-urlencoded"
 MAX_FORM = 64 * 1024
+MAX_FIELDS = 20
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 CSRF_HEADER = b"x-csrf-token"
 CSRF_FIELD = "csrf_token"
@@ -63,7 +66,7 @@ class AdminGuard:
             return
         send_on = _dressed(scope, send)
         try:
-            receive = await self._let_in(scope, receive)
+            await self._let_in(scope, receive)
         except _ToLogin as login:
             await _redirect(send_on, login.where)
         except RequestError as error:
@@ -71,8 +74,8 @@ class AdminGuard:
         else:
             await self._inner(scope, receive, send_on)
 
-    async def _let_in(self, scope: Any, receive: Receive) -> Receive:
-        """What the pages may read from. Raises `_ToLogin` or a `RequestError` for who stays outside."""
+    async def _let_in(self, scope: Any, receive: Receive) -> None:
+        """Raises `_ToLogin` or a `RequestError` for who stays outside."""
         sessions = self._sessions
         if sessions is None:
             raise RouteNotFound("There is nothing at this address.")
@@ -80,11 +83,11 @@ class AdminGuard:
         state["admin_sessions"] = sessions
         state["admin_token"] = token = cookie_token(scope)
         if STATIC.fullmatch(scope["path"]) and scope["method"] in READING:
-            return receive
+            return
         refuse_open_line(scope)
         if scope["method"] not in READING:
             refuse_other_sites(scope)
-            receive = await self._check_csrf(sessions, scope, receive)
+            await self._check_csrf(sessions, scope, receive)
         session = None if token is None else await sessions.find(token)
         state["admin_session"] = session
         if session is None and not LOGIN.fullmatch(scope["path"]):
@@ -94,18 +97,16 @@ class AdminGuard:
         # By method and not by route: a new one is closed to readers until it is listed.
         if session is not None and scope["method"] not in READING and scope["path"] not in COMING_AND_GOING:
             refuse_reader(session, scope["method"], scope["path"])
-        return receive
 
-    async def _check_csrf(self, sessions: Sessions, scope: Any, receive: Receive) -> Receive:
+    async def _check_csrf(self, sessions: Sessions, scope: Any, receive: Receive) -> None:
         token = scope["state"]["admin_token"]
         sent = [value.decode("latin-1") for name, value in scope["headers"] if name == CSRF_HEADER]
-        if not sent and _header(scope, b"content-type").startswith(b"application/x-www-form-urlencoded"):
-            body = await _read(receive)
-            sent = parse_qs(body.decode(errors="replace")).get(CSRF_FIELD, [])
-            receive = _again(body, receive)
+        if _header(scope, b"content-type").startswith(FORM):
+            pairs = read_form(await _read(receive))
+            scope["state"]["admin_form"] = dict(pairs)
+            sent = sent or [value for name, value in pairs if name == CSRF_FIELD]
         if token is None or len(sent) != 1 or not sessions.is_csrf_token(sent[0], token):
             raise RequestRefused("This page is out of date. Load it again, and repeat what you did.")
-        return receive
 
 
 class _ToLogin(Exception):
@@ -228,6 +229,20 @@ def _header(scope: Any, name: bytes) -> bytes:
     return b", ".join(value for key, value in scope["headers"] if key == name)
 
 
+def read_form(body: bytes) -> list[tuple[str, str]]:
+    """The fields of a form. Not by Litestar's `request.form()`: it remembers the last thousand of anybody's."""
+    try:
+        return parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise BodyTooLarge from None
+
+
+def form_of(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """The form that came with the request; empty without one."""
+    form: dict[str, str] = request.scope["state"].get("admin_form", {})
+    return form
+
+
 async def _read(receive: Receive) -> bytes:
     parts: list[bytes] = []
     size = 0
@@ -241,16 +256,6 @@ async def _read(receive: Receive) -> bytes:
             raise BodyTooLarge
         if not message.get("more_body", False):
             return b"".join(parts)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A body that was read, to be read once more."""
-    pending: list[Any] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive_again() -> Any:
-        return pending.pop() if pending else await receive()
-
-    return receive_again
 
 
 # --- answering --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 from litestar import Request, Response, get, post
 from litestar.response import Redirect
 
-from llm_service.admin.guard import local_path, set_cookie, token_or_new
+from llm_service.admin.guard import form_of, local_path, set_cookie, token_or_new
 from llm_service.admin.html import pages_of
 from llm_service.admin.sessions import is_signed_in, session_of, sessions_of
 from llm_service.api.auth import peer_of
@@ -28,14 +28,12 @@ async def login_page(request: Request[Any, Any, Any]) -> Response[Any]:
 @post("/", include_in_schema=False)
 async def login(request: Request[Any, Any, Any]) -> Response[Any]:
     """Compare the password; a right one gets a new token, whatever the browser had before."""
-    form = await request.form()
-    wanted = local_path(str(form.get("next") or ""))
+    form = form_of(request)
+    wanted = local_path(form.get("next"))
     earlier: str | None = request.scope["state"]["admin_token"]
     peer = peer_of(request.client.host) if request.client is not None else ""
     try:
-        opened = await sessions_of(request).open(
-            str(form.get("password") or ""), peer=peer, instead_of=earlier
-        )
+        opened = await sessions_of(request).open(form.get("password", ""), peer=peer, instead_of=earlier)
     except RequestError as error:
         return _form(request, wanted, status=error.status, error=error.message, headers=error.headers)
     if opened is None:

@@ -10,7 +10,8 @@ from llm_service.api.packets import Joining
 MOST_UNREAD = 64 * 1024
 """Bytes that may come, beyond one read from the socket, before a head ends, a body begins or goes on, or it ends."""
 LONGEST_URL = 16 * 1024
-"""Bytes. Litestar remembers the last thousand paths and query strings, whoever sent them."""
+MOST_PARAMETERS = 100
+"""Litestar remembers the last thousand paths and query strings, whoever sent them, and what it made of them."""
 MOST_WAITING = 32
 """Requests of one connection that wait for the answer to one before. One read may bring ten thousand."""
 HEAD_S = 20.0
@@ -56,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._has_moved = True
         self._have_head()
-        if len(self.url) > LONGEST_URL or len(self.pipeline) >= MOST_WAITING:
+        if self._is_too_much():
             raise ValueError("too much")  # to uvicorn this is broken HTTP: 400
         super().on_headers_complete()
 
@@ -73,6 +74,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         super().send_400_response(msg)
+
+    def _is_too_much(self) -> bool:
+        long = len(self.url) > LONGEST_URL or self.url.count(b"&") > MOST_PARAMETERS
+        return long or len(self.pipeline) >= MOST_WAITING
 
     def _is_answering(self) -> bool:
         """Whether what is sent now would be taken for the answer to an earlier request."""

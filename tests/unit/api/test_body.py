@@ -14,9 +14,10 @@ from llm_service.api.workflow import WorkflowSubmitRequest
 from llm_service.errors import MalformedBody, ValidationError
 
 TYPES: tuple[Any, ...] = (WorkflowSubmitRequest, msgspec.Raw, dict[str, Any], Any)
+TEXT = st.text() | st.lists(st.sampled_from(["\x00", "\ud800", "\udfff", "a"]), max_size=3).map("".join)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
 PIECES = st.sampled_from(
