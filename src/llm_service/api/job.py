@@ -53,10 +53,9 @@ async def get_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> Job
 
 def parse_job_id(text: str) -> UUID:
     """An id that is no UUID names no job."""
+    # UUID() would accept "urn:uuid:...", "{...}" and digits of any script.
     try:
-        return msgspec.convert(
-            text, UUID
-        )  # UUID() would accept "urn:uuid:...", "{...}" and digits of any script
+        return msgspec.convert(text, UUID)
     except msgspec.ValidationError:
         raise JobNotFound(text) from None
 
