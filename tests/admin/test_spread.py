@@ -226,5 +226,6 @@ async def test_the_list_and_the_job_say_when_it_starts(
     assert "data-since" not in row, "a wait that has not begun does not run"
     detail = (await admin.client.get(f"/admin/queue/{job_id}")).text
     assert "held back, so that many do not start together" in detail
+    assert "data-since" not in detail
     await sql.execute(f"UPDATE {JOBS} SET run_after = now() - interval '1 s' WHERE id = $1", UUID(job_id))
     assert "starts at" not in (await admin.client.get("/admin/queue?status=pending")).text

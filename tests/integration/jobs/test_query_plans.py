@@ -120,12 +120,9 @@ def year_url(server_url: str, runner_number: int) -> Iterator[str]:
 
 @pytest.fixture
 async def year(year_url: str) -> AsyncIterator[Database]:
-    """As the service opens it, with one connection."""
-    opened = Database(
-        async_database_url(year_url),
-        API_LIMITS._replace(pool=1, whole=60, command=60, statement=60),
-        name="plans",
-    )
+    """As the service opens it, with one connection, which may be held while hundreds of plans are asked for."""
+    limits = API_LIMITS._replace(pool=1, whole=60, command=60, statement=60)
+    opened = Database(async_database_url(year_url), limits, name="plans")
     yield opened
     await opened.close()
 
