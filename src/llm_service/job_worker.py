@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,7 +19,6 @@ from llm_service.jobs.queue import (
     row_of,
     take,
     unpack,
-    workflow_of,
 )
 from llm_service.logs import get_logger
 from llm_service.runtime import Runtime
@@ -28,8 +28,6 @@ log = get_logger(__name__)
 POLL_S = 1.0
 """The safety net below the doorbell."""
 RING_WAIT_S = 5
-SPARE_HINTS = 20
-"""How many hints are read beyond the free slots: some are being taken by others."""
 RELEASE_S = 10.0
 """How long a run that is broken off may take to give its job back."""
 
@@ -69,7 +67,7 @@ class JobWorker(Worker):
         self._follow = follow
         self._runtime = runtime
         self._wake = asyncio.Event()
-        self._passed_over = 0
+        self._numbers = itertools.count()
 
     async def main(self) -> None:
         bell = asyncio.create_task(self._listen())
@@ -80,57 +78,48 @@ class JobWorker(Worker):
             bell.cancel()
 
     async def _turn(self) -> None:
-        self._wake.clear()  # first: a ring during the poll is kept
-        # No more than can be started: behind them may be a hundred thousand.
-        free = max(self.max_jobs - self.job_counter, 0)
-        self.queue_read_limit = self._passed_over + 2 * free + SPARE_HINTS
+        self._wake.clear()  # first: a ring during the look is kept
         try:
-            await self._poll_iteration()
+            await self._take()
+            await self.heart_beat()
         except REDIS_ERRORS as error:  # arq's own loop ends the process here
             log.debug("poll failed", error=type(error).__name__)
             await asyncio.sleep(POLL_S / 2)
+        self._let_go_of_ended()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self._wake.wait()
 
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        if not self._runtime.heartbeat.is_steady:
-            return
-        ours = [hint for hint in await self._read(job_ids) if self._is_ours(hint)]
-        self._passed_over = len(job_ids) - len(ours)
-        if self._passed_over == len(job_ids) == self.queue_read_limit:
-            self._wake.set()  # what it can start may be behind those that it can't: read on
+    async def _take(self) -> None:
+        """Start as many as there are free slots."""
         free = self.max_jobs - self.job_counter
-        for hint in await take(self.pool, self.queue_name, ours[:free]):
-            self.job_counter += 1
-            task = self.loop.create_task(self.run_job(hint, 0))
-            task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
-            self.tasks[hint] = task
-
-    async def _read(self, raw_hints: list[bytes]) -> list[str]:
-        """The hints as text. What is none is not of our making, and leaves the line."""
-        hints = []
-        for raw in raw_hints:
+        if free <= 0 or not self.allow_pick_jobs or not self._runtime.heartbeat.is_steady:
+            return
+        known = self._runtime.workflows if self.queue_name == JOBS else ()
+        for raw in await take(self.pool, self.queue_name, free, known=known):
             try:
-                hints.append(raw.decode())
-            except UnicodeDecodeError:
-                log.warning("what is in the queue is no hint", queue=self.queue_name)
-                await self.pool.zrem(self.queue_name, raw)
-        return hints
+                row_id = row_of(raw.decode())
+            except ValueError:
+                log.warning("what was in the queue is no hint", queue=self.queue_name)
+                continue
+            self.job_counter += 1
+            task = self.loop.create_task(self._run(row_id))
+            task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
+            self.tasks[f"{row_id}:{next(self._numbers)}"] = task
 
-    async def run_job(self, job_id: str, score: int) -> None:  # noqa: ARG002 - arq's signature
+    def _let_go_of_ended(self) -> None:
+        for name, task in list(self.tasks.items()):
+            if task.done():
+                del self.tasks[name]
+
+    async def _run(self, row_id: UUID) -> None:
         try:
-            await self._follow(row_of(job_id))
+            await self._follow(row_id)
         except asyncio.CancelledError:
-            log.debug("broken off", hint=job_id)  # by a stop: what it did was given back
+            log.debug("broken off", row_id=str(row_id))  # by a stop: what it did was given back
         except Exception:
             # A bug, or an error that nobody thought of. The lease runs out, and the job comes again or fails.
-            log.exception("could not follow a hint", hint=job_id)
-
-    def _is_ours(self, hint: str) -> bool:
-        if hint in self.tasks:
-            return False
-        return self.queue_name != JOBS or self._runtime.knows(workflow_of(hint))
+            log.exception("could not follow a hint", row_id=str(row_id))
 
     def _release_sem_dec_counter_on_complete(self) -> None:
         self.job_counter -= 1

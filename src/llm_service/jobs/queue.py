@@ -170,7 +170,7 @@ class JobQueue:
             return None
         try:
             async with asyncio.timeout(DEADLINE_S):
-                async with self.client.pipeline(transaction=True) as pipe:
+                async with self.client.pipeline(transaction=False) as pipe:
                     write(pipe)
                     answers: list[Any] = await pipe.execute()
         except REDIS_ERRORS as error:
@@ -209,13 +209,32 @@ def _milliseconds(moment: datetime) -> int:
     return int((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1000)
 
 
-async def take(client: aioredis.Redis, queue: str, names: Sequence[str]) -> list[str]:
-    """Take hints out of the line, in one round trip. Those that come back are the caller's to follow."""
-    if not names:
-        return []
-    async with client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.zrem(queue, name)
-        pipe.delete(*(job_key_prefix + name for name in names))
-        *taken, _ = await pipe.execute()
-    return [name for name, was_there in zip(names, taken, strict=True) if was_there]
+# One round trip for looking at the line and taking from it: a job on its way to an idle worker waits for each.
+_TAKE = """
+local taken, offset, known = {}, 0, {}
+for i = 4, #ARGV do known[ARGV[i]] = true end
+while #taken < tonumber(ARGV[2]) and offset < 10000 do
+  local names = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', offset, ARGV[2])
+  if #names == 0 then break end
+  for _, name in ipairs(names) do
+    local workflow = string.match(name, '^[^:]*:[^:]*:(.*)$')
+    if #ARGV > 3 and workflow and not known[workflow] then
+      offset = offset + 1
+    elseif #taken < tonumber(ARGV[2]) then
+      redis.call('ZREM', KEYS[1], name)
+      redis.call('DEL', ARGV[3] .. name)
+      taken[#taken + 1] = name
+    end
+  end
+end
+return taken
+"""
+
+
+async def take(client: aioredis.Redis, queue: str, most: int, *, known: Iterable[str] = ()) -> list[bytes]:
+    """Take the first hints that are due out of the line. What comes back is the caller's to follow.
+
+    With `known`, hints about other workflows stay where they are, for those who know them.
+    """
+    asked: Any = client.eval(_TAKE, 1, queue, int(time.time() * 1000), most, job_key_prefix, *known)  # type: ignore[arg-type]
+    return list(await asked)

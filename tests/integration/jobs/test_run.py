@@ -24,7 +24,6 @@ from uuid_utils.compat import uuid7
 
 from llm_service.db import Database
 from llm_service.errors import WorkflowError
-from llm_service.job_worker import SPARE_HINTS
 from llm_service.jobs.model import JobStatus
 from llm_service.jobs.queue import JOBS, WEBHOOKS, JobQueue, connect
 from llm_service.jobs.secrets import SecretBox
@@ -474,7 +473,7 @@ async def test_a_hint_of_an_unknown_workflow_is_left_to_others_and_hides_nothing
 ) -> None:
     strangers = [
         NewJob(id=uuid7(), workflow_name="newer", priority=0, input_json="{}", max_attempts=3)
-        for _ in range(3 * SPARE_HINTS)
+        for _ in range(250)
     ]
     await intake.add_many(database, strangers)
     await queue.wake(
