@@ -99,7 +99,6 @@ async def test_each_field_reaches_its_column(desk: Desk, sql: asyncpg.Connection
     row = await sql.fetchrow("SELECT * FROM llm_workflow_jobs WHERE id = $1", full.id)
     assert row is not None
     wanted = msgspec.structs.asdict(full)
-    assert row["run_after"] - row["created_at"] == timedelta(seconds=wanted.pop("delay_s"))
     assert msgspec.json.decode(wanted.pop("input_json")) == msgspec.json.decode(row["input_data"])
     held_back = timedelta(seconds=wanted.pop("delay_s"))
     assert row["run_after"] == row["queued_at"] == row["created_at"] + held_back
