@@ -121,24 +121,27 @@ class Database:
         """
         sql, names = _written_out(statement)
         with _naming_absence():
-            async with Deadline(self._limits.whole), self._driver() as driver:
-                rows: list[Row] = await driver.fetch(sql, *[values[name] for name in names], record_class=Row)
-                return rows
+            async with Deadline(self._limits.whole):
+                pooled = await self.engine.raw_connection()
+                driver: asyncpg.Connection = pooled.driver_connection
+                try:
+                    rows: list[Row] = await driver.fetch(
+                        sql, *[values[name] for name in names], record_class=Row
+                    )
+                except BaseException as error:
+                    self._distrust(pooled, error)
+                    raise
+                finally:
+                    pooled.close()
+        return rows
 
-    @asynccontextmanager
-    async def _driver(self) -> AsyncIterator[asyncpg.Connection]:
-        pooled = await self.engine.raw_connection()
-        driver: asyncpg.Connection = pooled.driver_connection
-        try:
-            yield driver
-        except BaseException as error:
-            if driver.is_closed() or sqlstate_of(error) == READ_ONLY:
-                self._distrusted_at = time.monotonic()  # what ended it has ended the others of the pool
-            if not isinstance(error, asyncpg.PostgresError) or driver.is_closed():
-                pooled.invalidate()  # nobody knows what its server still does
-            raise
-        finally:
-            pooled.close()
+    def _distrust(self, pooled: Any, error: BaseException) -> None:
+        """What to do about a connection after an error, and about those of the pool that are as old."""
+        is_closed = pooled.driver_connection.is_closed()
+        if is_closed or sqlstate_of(error) == READ_ONLY:
+            self._distrusted_at = time.monotonic()  # what ended it has ended the others
+        if is_closed or not isinstance(error, asyncpg.PostgresError):
+            pooled.invalidate()  # nobody knows what its server still does
 
     def _refuse_distrusted(self, _: object, record: Any, __: object) -> None:
         """The pool opens another connection instead."""
