@@ -300,7 +300,29 @@ async def test_a_plan_is_made_for_the_values_however_often_it_is_asked(year: Dat
             {"what": "%username = ANY%"},
         )
         plans = [tuple(row) for row in prepared]
-    assert plans == [(12, 0), (12, 0)], "custom and generic plans of the page and of its total"
+    assert plans == [(12, 0)], "custom and generic plans of the page and its total"
+
+
+@pytest.mark.parametrize(
+    "choice", [{}, {"status": "failed"}, BUSY, {"status": "running"}, {"action": BUSY["action"]}]
+)
+async def test_a_page_and_its_total_in_one_statement_read_what_they_do_apart(
+    year: Database, choice: dict[str, Any]
+) -> None:
+    """The statement that is sent, its values beside it."""
+    filters = JobFilters(**choice)
+    form = listing._Form(filters.shape(), has_place=False, has_offset=False, is_wide=False, counting="capped")
+    text, names = _written_out(listing._query_of(form))
+    values = filters.values() | {"limit": 51, "most": COUNT_CAP + 1}
+    async with year.statement() as connection:
+        explained = await connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {text}",
+            tuple(values[name] for name in names),
+        )
+        nodes = list(nodes_of(explained.scalar_one()[0]["Plan"]))
+    assert not whole_tables(nodes)
+    assert sum(rows_read(node) for node in nodes) <= 51 + COUNT_CAP + 1
+    assert [node for node in nodes if node.get("Subplan Name", "").startswith("InitPlan")], "counted once"
 
 
 # --- the total --------------------------------------------------------------------------------------------

@@ -55,59 +55,70 @@ async def page(
     crowds: Crowds | None = None,
     only_summaries: bool = False,
 ) -> Page:
-    """One page of ROWs, or of SUMMARYs, newest first, and the total under the same conditions.
+    """One page of ROWs, or of SUMMARYs, newest first, and the total under the same conditions, as of the same moment.
 
     With `crowds`, a question with more than twice COUNT_CAP matches is not counted again for some seconds.
     """
-    query = _page_of(
-        filters.shape(), has_place=cursor is not None, has_offset=offset > 0, wide=not only_summaries
+    is_crowd = count == "capped" and crowds is not None and crowds.is_known(filters)
+    form = _Form(
+        filters.shape(),
+        has_place=cursor is not None,
+        has_offset=offset > 0,
+        is_wide=not only_summaries,
+        counting="none" if is_crowd else count,
     )
-    values = filters.values() | {"limit": limit + 1, "offset": offset}
+    most = (COUNT_CAP if crowds is None else 2 * COUNT_CAP) + 1
+    values = filters.values() | {"limit": limit + 1, "offset": offset, "most": most}
     if cursor is not None:
         values |= cursor.values()
-    rows = await once_more(lambda: database.fetch(query, values))
+    rows = await once_more(lambda: database.fetch(_query_of(form), values))
     has_more = len(rows) > limit
     if count == "none":
-        total, capped = None, False
-    elif not has_more and not offset and cursor is None:
-        total, capped = len(rows), False  # what is shown is all there is
-    else:
-        total, capped = await _total(database, filters, count, crowds)
-    return Page(rows[:limit], has_more, total, capped)
+        return Page(rows[:limit], has_more, None, total_is_capped=False)
+    is_all = not has_more and not offset and cursor is None
+    if is_all or not is_crowd:
+        total = len(rows) if is_all else await _counted(database, form, rows, values)
+        if crowds is not None and count == "capped" and total == most:
+            crowds.note(filters)
+        is_crowd = count == "capped" and total > COUNT_CAP
+    return Page(rows[:limit], has_more, COUNT_CAP if is_crowd else total, total_is_capped=is_crowd)
 
 
-async def _total(
-    database: Database, filters: JobFilters, mode: CountMode, crowds: Crowds | None
-) -> tuple[int, bool]:
-    is_capped = mode == "capped"
-    if is_capped and crowds is not None and crowds.is_known(filters):
-        return COUNT_CAP, True
-    most = (2 * COUNT_CAP if crowds is not None else COUNT_CAP) + 1
-    values = filters.values() | {"most": most}
-    [(counted,)] = await once_more(
-        lambda: database.fetch(_count_of(filters.shape(), is_capped=is_capped), values)
-    )
-    if not is_capped or counted <= COUNT_CAP:
-        return counted, False
-    if crowds is not None and counted == most:
-        crowds.note(filters)
-    return COUNT_CAP, True
+class _Form(NamedTuple):
+    """What the SQL of a page depends on, whatever its values."""
+
+    shape: JobFilters
+    has_place: bool
+    has_offset: bool
+    is_wide: bool
+    counting: CountMode
+
+
+async def _counted(database: Database, form: _Form, rows: Sequence[Row], values: dict[str, Any]) -> int:
+    """The matches, which each row tells; behind the last one there is none that could."""
+    if not rows:
+        rows = await once_more(lambda: database.fetch(_count_of(form.shape, form.counting), values))
+    counted: int = rows[0][-1]
+    return counted
 
 
 _SOME_PLACE = Cursor(0, bytes(16), b"")
 
 
 # Written once for all values: to build a query anew costs more than to run it.
-@lru_cache(maxsize=1024)
-def _page_of(shape: JobFilters, *, has_place: bool, has_offset: bool, wide: bool) -> sa.Select[Any]:
-    place = _SOME_PLACE if has_place else None
-    query = page_query(shape, limit=1, offset=int(has_offset), cursor=place, bind=by_name)
-    return query if wide else query.with_only_columns(*SUMMARY)
+@lru_cache(maxsize=2048)
+def _query_of(form: _Form) -> sa.Select[Any]:
+    place = _SOME_PLACE if form.has_place else None
+    query = page_query(form.shape, limit=1, offset=int(form.has_offset), cursor=place, bind=by_name)
+    query = query if form.is_wide else query.with_only_columns(*SUMMARY)
+    if form.counting == "none":
+        return query
+    return query.add_columns(_count_of(form.shape, form.counting).scalar_subquery().label("matches"))
 
 
 @lru_cache(maxsize=1024)
-def _count_of(shape: JobFilters, *, is_capped: bool) -> sa.Select[int]:
-    return count_query(shape, 1 if is_capped else None, bind=by_name)
+def _count_of(shape: JobFilters, mode: CountMode) -> sa.Select[int]:
+    return count_query(shape, 1 if mode == "capped" else None, bind=by_name)
 
 
 def page_query(
