@@ -101,6 +101,7 @@ class Database:
             },
         )
         self._limits = limits
+        self._turn = _Turn(limits)
         self._distrusted_at = 0.0
         sa.event.listen(self.engine.sync_engine, "handle_error", _leave_read_only)
         sa.event.listen(self.engine.sync_engine, "connect", _note_age)
@@ -111,7 +112,7 @@ class Database:
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
         with _naming_absence():
-            async with Deadline(self._limits.whole), self._autocommit.connect() as connection:
+            async with Deadline(self._limits.whole), self._turn, self._autocommit.connect() as connection:
                 yield connection
 
     async def fetch(self, statement: sa.ClauseElement, values: Mapping[str, Any]) -> "list[Row]":
@@ -121,7 +122,7 @@ class Database:
         """
         sql, names = _written_out(statement)
         with _naming_absence():
-            async with Deadline(self._limits.whole):
+            async with Deadline(self._limits.whole), self._turn:
                 pooled = await self.engine.raw_connection()
                 driver: asyncpg.Connection = pooled.driver_connection
                 try:
@@ -151,11 +152,32 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         with _naming_absence():
-            async with Deadline(self._limits.whole), self.engine.begin() as connection:
+            async with Deadline(self._limits.whole), self._turn, self.engine.begin() as connection:
                 yield connection
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+class _Turn:
+    """Who asked first gets a connection first.
+
+    The pool alone hands a free one to whoever comes by, and those who wait for it begin anew at the end of the line.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._free = asyncio.Semaphore(limits.pool)
+        self._wait_s = limits.wait
+
+    async def __aenter__(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        async with asyncio.timeout(self._wait_s):
+            await self._free.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free.release()
 
 
 def _note_age(_: object, record: Any) -> None:

@@ -229,6 +229,20 @@ async def test_after_a_restart_one_statement_fails_and_not_one_for_each_connecti
     await many.close()
 
 
+@WAYS
+async def test_who_asked_first_is_served_first(quick: Database, way: Any) -> None:
+    """One that asks again at once stands behind those who wait already."""
+    served: list[str] = []
+
+    async def ask_twice(name: str) -> None:
+        for _ in range(2):
+            await way(quick, "SELECT pg_sleep(0.005)")
+            served.append(name)
+
+    await asyncio.gather(*(ask_twice(name) for name in "abcdef"))
+    assert "".join(served) == "abcdef" * 2
+
+
 async def test_an_error_of_the_caller_passes_and_rolls_back(quick: Database, sql: asyncpg.Connection) -> None:
     async def fail() -> None:
         async with quick.transaction() as connection:
