@@ -1,7 +1,6 @@
-"""The way to PostgreSQL: engine, transactions, the database's clock, and what counts as "away".
+"""The way to PostgreSQL: engine, statements, transactions, and the database's clock.
 
-Everything that means the server can't serve us now (refused, hung, restarting, full, read-only, no free
-connection) leaves here as `ServiceUnavailable`; everything else is a bug and stays what it is.
+A server that can't serve us now leaves here as `ServiceUnavailable`; what counts as that stands in absence.py.
 """
 
 import asyncio
@@ -16,11 +15,11 @@ import asyncpg
 import msgspec
 import sqlalchemy as sa
 import stamina
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi, PGDialect_asyncpg
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from llm_service.absence import READ_ONLY, naming_absence, sqlstate_of
 from llm_service.deadline import Deadline
 from llm_service.errors import ServiceUnavailable
 from llm_service.logs import get_logger
@@ -28,13 +27,6 @@ from llm_service.logs import get_logger
 log = get_logger(__name__)
 
 T = TypeVar("T")
-
-AWAY_CLASSES = ("08", "28", "3D", "53", "57", "58")
-"""SQLSTATE classes: connection, password, database name, resources (disk, memory, connections), operator, system."""
-READ_ONLY = "25006"
-LOCK_TIMEOUT = "55P03"
-DEADLOCK = "40P01"
-NOT_NOW = frozenset({READ_ONLY, LOCK_TIMEOUT, DEADLOCK})
 
 
 class Limits(NamedTuple):
@@ -111,7 +103,7 @@ class Database:
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
-        with _naming_absence():
+        with naming_absence():
             async with Deadline(self._limits.whole), self._turn, self._autocommit.connect() as connection:
                 yield connection
 
@@ -121,7 +113,7 @@ class Database:
         The connection is one of the same pool. The statement must be the same object each time: it is compiled once.
         """
         sql, names = _written_out(statement)
-        with _naming_absence():
+        with naming_absence():
             async with Deadline(self._limits.whole), self._turn:
                 pooled = await self.engine.raw_connection()
                 driver: asyncpg.Connection = pooled.driver_connection
@@ -151,7 +143,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        with _naming_absence():
+        with naming_absence():
             async with Deadline(self._limits.whole), self._turn, self.engine.begin() as connection:
                 yield connection
 
@@ -201,52 +193,10 @@ def _written_out(statement: sa.ClauseElement) -> tuple[str, list[str]]:
     return compiled.string, list(compiled.positiontup or ())
 
 
-class _naming_absence:  # noqa: N801 - reads as a clause: `with _naming_absence()`
-    """Turns every way of being away into `ServiceUnavailable`."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and is_away(error):
-            log.warning("database away", error=type(error).__name__, sqlstate=sqlstate_of(error))
-            raise ServiceUnavailable from error
-
-
 def _leave_read_only(context: sa.ExceptionContext) -> None:
     """Drop the pool's connections: after a failover they lead to a server, or a session, that stays read-only."""
     if sqlstate_of(context.original_exception) == READ_ONLY:
         context.is_disconnect = True
-
-
-def is_away(error: Exception) -> bool:
-    """Whether an error of a statement means "not now" and not "never"."""
-    if isinstance(error, OSError | asyncio.TimeoutError | PoolTimeout | asyncpg.InterfaceError):
-        return True
-    if isinstance(error, asyncpg.InternalClientError):
-        return True  # the connection broke in the middle of the protocol
-    if (state := sqlstate_of(error)) is not None:
-        return state.startswith(AWAY_CLASSES) or state in NOT_NOW
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _is_broken(error.orig)
-    return _is_broken(error)
-
-
-def _is_broken(error: BaseException | None) -> bool:
-    """Whether SQLAlchemy's view of a driver's error stands for a connection that was lost, or never made."""
-    return isinstance(error, AsyncAdapt_asyncpg_dbapi.Error) and isinstance(
-        error.__cause__, OSError | asyncpg.InterfaceError
-    )
-
-
-def sqlstate_of(error: BaseException) -> str | None:
-    """The five-character SQLSTATE of a database error, wherever it is wrapped; None where there is none."""
-    seen: BaseException | None = error
-    while seen is not None:
-        state = getattr(seen, "sqlstate", None)
-        if isinstance(state, str):
-            return state
-        seen = getattr(seen, "orig", None) or seen.__cause__
-    return None
 
 
 class DatabaseClock:

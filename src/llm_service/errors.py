@@ -178,7 +178,7 @@ class TooManyRequests(RetryableRequestError):
 
 
 class ServiceUnavailable(RetryableRequestError):
-    """PostgreSQL is away. Raised by `db.py` alone, for every way in which it can be away."""
+    """PostgreSQL is away, in any of the ways in which it can be: see absence.py."""
 
     status = 503
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from redis.asyncio import ConnectionPool, SSLConnection
 from redis.exceptions import AuthenticationError, InvalidResponse
 
-from llm_service.db import Database, sqlstate_of
+from llm_service.absence import sqlstate_of
+from llm_service.db import Database
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.model import SCHEMA_VERSION
 from llm_service.jobs.queue import REDIS_ERRORS, JobQueue

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from llm_service.db import Database, Limits, insist, is_away, sqlstate_of
+from llm_service.absence import is_away, sqlstate_of
+from llm_service.db import Database, Limits, insist
 from llm_service.errors import ServiceUnavailable
 
 QUICK = Limits(pool=1, connect=1.0, wait=0.2, command=2.0, statement=0.3)

@@ -11,7 +11,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from msgspec import UNSET, UnsetType
 
-from llm_service.db import sqlstate_of
+from llm_service.absence import sqlstate_of
 from llm_service.errors import (
     BodyTooLarge,
     ConflictingFilters,

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
-from llm_service.db import Database, once_more, sqlstate_of
+from llm_service.absence import sqlstate_of
+from llm_service.db import Database, once_more
 from llm_service.errors import InvalidInputData
 from llm_service.jobs.model import IdempotencyKey, WorkflowJob
 from llm_service.jobs.store.arrays import unnested
