@@ -107,7 +107,7 @@ bench: $(PEER)/.ok ## measure the service beside a peer and the bare limits, int
 	@BENCH=$(or $(BENCH),full) ROWS=$(or $(ROWS),1000000) JOBS=$(or $(JOBS),5000) $(PY) -m tests.benchmarks
 
 .PHONY: bench-short
-bench-short: ## the same in under 90 seconds, too short to be believed; writes no page
+bench-short: ## the same in two minutes, too short to be believed; writes no page
 	@$(MAKE) -s bench BENCH=short ROWS=$(or $(ROWS),100000) JOBS=$(or $(JOBS),500)
 
 .PHONY: check
