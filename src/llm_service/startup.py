@@ -4,10 +4,11 @@ It warns and goes on: the servers may be away for now, and an operator may know 
 """
 
 from ipaddress import ip_address
+from typing import Any
 
 import sqlalchemy as sa
 from redis.asyncio import ConnectionPool, SSLConnection
-from redis.exceptions import AuthenticationError, InvalidResponse
+from redis.exceptions import AuthenticationError, InvalidResponse, ResponseError
 
 from llm_service.absence import sqlstate_of
 from llm_service.db import Database
@@ -77,13 +78,24 @@ async def _look_at_redis(queue: JobQueue) -> list[str]:
     except REDIS_ERRORS:
         # Away, or a managed server that shows no settings: nothing to say.
         policy = KEEPS_ALL
-    warnings = _look_at_redis_address(queue.client.connection_pool)
+    warnings = [*_look_at_redis_address(queue.client.connection_pool), *await _look_at_scripts(queue)]
     if policy != KEEPS_ALL:
         warnings.append(
             f"Redis evicts keys when it is full (maxmemory-policy {policy}): hints are lost and jobs wait for the "
             f"reconciler. Set maxmemory-policy {KEEPS_ALL}."
         )
     return warnings
+
+
+async def _look_at_scripts(queue: JobQueue) -> list[str]:
+    try:
+        asked: Any = queue.client.eval("return 1", 0)
+        await asked
+    except ResponseError:
+        return ["Redis lets the user of REDIS_URL run no scripts: no job is started until it may use EVAL."]
+    except REDIS_ERRORS:
+        return []  # away: that is for others to say
+    return []
 
 
 def _what_answered(error: Exception) -> str:

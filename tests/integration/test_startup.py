@@ -1,5 +1,7 @@
 """What a process warns of when it starts."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from alembic.config import Config
@@ -39,6 +41,22 @@ async def test_an_evicting_redis_is_noticed(database: Database, queue: JobQueue)
         assert any("allkeys-lru" in warning for warning in await look_around(database, queue))
     finally:
         await queue.client.config_set("maxmemory-policy", policy)
+
+
+async def test_a_redis_that_lets_us_run_no_scripts_is_noticed(
+    database: Database, queue: JobQueue, settings: Settings
+) -> None:
+    admin: Any = queue.client
+    rules = ["on", ">hush", "allkeys", "allchannels", "+@all", "-eval"]
+    await admin.execute_command("ACL", "SETUSER", "no_scripts", *rules)
+    pool = connect(settings.redis_url)
+    pool.connection_pool.connection_kwargs |= {"username": "no_scripts", "password": "hush"}
+    limited = JobQueue(pool, head_start_s=30)
+    try:
+        assert any("EVAL" in warning for warning in await look_around(database, limited))
+    finally:
+        await limited.close()
+        await admin.execute_command("ACL", "DELUSER", "no_scripts")
 
 
 @pytest.mark.parametrize("away", ["database", "redis"])
