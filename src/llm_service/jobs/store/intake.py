@@ -1,6 +1,7 @@
 """Writes a submitted job, and remembers which answer an idempotency key got."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -8,13 +9,10 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 
-from llm_service.absence import sqlstate_of
 from llm_service.db import Database, once_more
 from llm_service.errors import InvalidInputData
-from llm_service.jobs.model import IdempotencyKey, WorkflowJob
+from llm_service.jobs.model import WorkflowJob
 from llm_service.jobs.store.arrays import unnested
 
 
@@ -70,21 +68,29 @@ _PLAIN = ", ".join(name for name in _TYPES if name not in {"input_json", "delay_
 # Redis is told in the same breath: the reconciler looks at rows whose hint is older than a while. Of a job that is held
 # back it is not: the reconciler tells of it when its time has come, and its age in the queue begins then.
 # The id is ours alone: a row that is there already is this one, committed by a try whose answer was lost.
-_INSERT = sa.text(f"""
+_WRITTEN = f"""
 INSERT INTO llm_workflow_jobs ({_PLAIN}, input_data, queued_at, run_after, hinted_at)
 SELECT {_PLAIN}, CAST(input_json AS jsonb), now() + make_interval(secs => delay_s),
        now() + make_interval(secs => delay_s), CASE WHEN delay_s = 0 THEN now() END
   FROM {unnested(_TYPES)} AS new ({", ".join(_TYPES)})
+{{guard}}
 ON CONFLICT (id) DO NOTHING
 RETURNING id, created_at
+"""  # noqa: S608 - put together from constants
+_INSERT = sa.text(_WRITTEN.format(guard=""))
+# One statement: on a slow network each further round trip is one too many for who waits.
+_INSERT_ONCE = sa.text(f"""
+WITH claimed AS (
+    INSERT INTO llm_idempotency_keys (key, body_hash, job_id, workflow_name)
+    VALUES (:key, CAST(:body_hash AS bytea), CAST(:job_id AS uuid), :job_workflow)
+    ON CONFLICT DO NOTHING RETURNING job_id
+), written AS ({_WRITTEN.format(guard="WHERE EXISTS (SELECT FROM claimed)")})
+SELECT id, created_at FROM written
 """)  # noqa: S608 - put together from constants
-_THERE = sa.text("SELECT id, created_at FROM llm_workflow_jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
-_CLAIM_KEY = (
-    insert(IdempotencyKey)
-    .values({name: sa.bindparam(name) for name in ("key", "body_hash", "job_id", "workflow_name")})
-    .on_conflict_do_nothing()
-    .returning(IdempotencyKey.job_id)
+_EARLIER = sa.text(
+    "SELECT job_id, workflow_name, created_at, body_hash FROM llm_idempotency_keys WHERE key = :key"
 )
+_THERE = sa.text("SELECT id, created_at FROM llm_workflow_jobs WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
 async def add_many(database: Database, jobs: Sequence[NewJob]) -> list[Accepted]:
@@ -92,7 +98,7 @@ async def add_many(database: Database, jobs: Sequence[NewJob]) -> list[Accepted]
 
     Raises `InvalidInputData`, and nothing is written, when PostgreSQL can't hold one of them.
     """
-    return await once_more(lambda: _insert(database.fetch, jobs))
+    return await once_more(lambda: _insert(database, jobs))
 
 
 async def add_once(database: Database, job: NewJob, *, key: str, body_hash: bytes) -> Accepted:
@@ -106,36 +112,34 @@ async def add_once(database: Database, job: NewJob, *, key: str, body_hash: byte
 
 
 async def _claim_key(database: Database, job: NewJob, key: str, body_hash: bytes) -> Accepted:
-    async with database.transaction() as connection:
-        claimed = await connection.execute(
-            _CLAIM_KEY,
-            {"key": key, "body_hash": body_hash, "job_id": job.id, "workflow_name": job.workflow_name},
-        )
-        if claimed.first() is not None:
-            [accepted] = await _insert(connection.execute, [job])
-            return accepted
-        earlier = sa.select(
-            IdempotencyKey.job_id,
-            IdempotencyKey.workflow_name,
-            IdempotencyKey.created_at,
-            IdempotencyKey.body_hash,
-        ).where(IdempotencyKey.key == key)
-        return Accepted(*(await connection.execute(earlier)).one())
+    claim = {"key": key, "body_hash": body_hash, "job_id": job.id, "job_workflow": job.workflow_name}
+    with _naming_the_unstorable():
+        for _, created_at in await database.fetch(_INSERT_ONCE, _columns([job]) | claim):
+            return Accepted(job.id, job.workflow_name, created_at)
+    [earlier] = await database.fetch(_EARLIER, {"key": key})
+    return Accepted(*earlier)
 
 
-async def _insert(
-    execute: Callable[[sa.TextClause, dict[str, Any]], Awaitable[Iterable[Any]]], jobs: Sequence[NewJob]
-) -> list[Accepted]:
-    columns = {name: [getattr(job, name) for job in jobs] for name in _TYPES}
+async def _insert(database: Database, jobs: Sequence[NewJob]) -> list[Accepted]:
+    with _naming_the_unstorable():
+        written = {row[0]: row[1] for row in await database.fetch(_INSERT, _columns(jobs))}
+    if missing := [job.id for job in jobs if job.id not in written]:
+        written |= {row[0]: row[1] for row in await database.fetch(_THERE, {"ids": missing})}
+    return [Accepted(job.id, job.workflow_name, written[job.id]) for job in jobs]
+
+
+def _columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
+    return {name: [getattr(job, name) for job in jobs] for name in _TYPES}
+
+
+@contextmanager
+def _naming_the_unstorable() -> Iterator[None]:
     try:
-        written = {row[0]: row[1] for row in await execute(_INSERT, columns)}
-    except (DBAPIError, asyncpg.PostgresError) as error:
-        if (sqlstate_of(error) or "").startswith(UNSTORABLE):
+        yield
+    except asyncpg.PostgresError as error:
+        if (error.sqlstate or "").startswith(UNSTORABLE):
             raise InvalidInputData("holds a value that can't be stored", ["body", "input_data"]) from None
         raise
-    if missing := [job.id for job in jobs if job.id not in written]:
-        written |= {row[0]: row[1] for row in await execute(_THERE, {"ids": missing})}
-    return [Accepted(job.id, job.workflow_name, written[job.id]) for job in jobs]
 
 
 _PENDING = sa.text(
