@@ -12,7 +12,6 @@ from llm_service.api.services import Services
 from llm_service.errors import ServiceUnavailable
 from llm_service.jobs.store import upkeep
 
-LONG_WAIT_S = 60.0
 STEP_S = 5.0
 KEPT_S = 2.0
 

@@ -152,12 +152,6 @@ def sessions_of(request: Request[Any, Any, Any]) -> Sessions:
     return sessions
 
 
-def csrf_token_of(request: Request[Any, Any, Any]) -> str:
-    """What the forms of this page carry: of the session, or of the login form's cookie; empty without either."""
-    token: str | None = request.scope["state"]["admin_token"]
-    return "" if token is None else sessions_of(request).csrf_token(token)
-
-
 def is_signed_in(request: Request[Any, Any, Any]) -> bool:
     return request.scope["state"].get("admin_session") is not None
 
